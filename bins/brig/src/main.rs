@@ -1,0 +1,3 @@
+//! The Brig command line.
+
+fn main() {}

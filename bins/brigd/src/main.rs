@@ -1,0 +1,3 @@
+//! The Brig daemon.
+
+fn main() {}

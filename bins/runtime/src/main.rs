@@ -1,0 +1,3 @@
+//! The Brig OCI runtime command line (brig-runtime).
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Docker Engine API: request and response types, stream framing, and a client.

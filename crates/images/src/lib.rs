@@ -1,0 +1,1 @@
+//! Container images: references, registries, a verified content store, OCI layouts and docker archives.

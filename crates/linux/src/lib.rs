@@ -1,0 +1,1 @@
+//! Safe Linux system calls for containers: paths beneath untrusted roots, mounts, namespaces, clone3, pidfds, netlink.

@@ -1,0 +1,1 @@
+//! The containerd shim protocol: task API messages and ttrpc framing.

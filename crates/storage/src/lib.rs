@@ -1,0 +1,1 @@
+//! Container storage: overlay snapshots, safe layer application, diffs, volumes and bind sources.
