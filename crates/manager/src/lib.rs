@@ -1,1 +1,54 @@
-//! The Brig engine: containers, images, networks and volumes joined, and the Docker Engine API server.
+//! The Brig engine: images, storage, networks and shims joined into containers.
+//!
+//! [`Engine::open`] takes a [`Config`], opens the stores beneath its root, adopts the containers that outlived the last
+//! process, and hands back an engine whose parts ([`Containers`], [`Images`], [`Networks`], [`Volumes`], [`Events`],
+//! [`System`]) speak the vocabulary of the Docker Engine API without knowing HTTP. The server in `api` is one caller,
+//! a program that embeds this crate is another.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), brig_manager::Error> {
+//! use brig_manager::{Config, CreateContainer, Engine};
+//! let engine = Engine::open(Config::new("/var/lib/brig", "/run/brig")).await?;
+//! let mut request = CreateContainer::default();
+//! request.body.image = Some("busybox".into());
+//! let created = engine.containers.create(request).await?;
+//! engine.containers.start(&created.id).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+// Until the parts behind the public signatures have landed.
+#![expect(dead_code, reason = "the parts that use these helpers land in steps")]
+
+mod blocking;
+mod config;
+mod container;
+mod daemon;
+mod engine;
+mod error;
+mod events;
+mod filters;
+mod image;
+mod name;
+mod network;
+mod stream;
+mod system;
+mod volume;
+
+pub use bollard_stubs::models;
+pub use config::{Config, LogDefaults, Ulimit};
+pub use container::{
+    ArchivePut, AttachRequest, Containers, CreateContainer, ExecStart, ExecStarted, ListContainers,
+    LogsRequest, Outcome, PathStat, RemoveOptions, StatsRequest, StopOptions, TerminalSize,
+    WaitCondition, WaitFuture,
+};
+pub use engine::Engine;
+pub use error::{Error, ErrorKind, Result};
+pub use events::{EventStream, Events, EventsRequest};
+pub use filters::Filters;
+pub use image::{Images, ListImages, PullRequest, PushRequest, RegistryAuth, RemoveImage};
+pub use network::Networks;
+pub use stream::{AttachStream, ByteStream, LogStream, Progress, ProgressStream, StatsStream};
+pub use system::{DiskUsage, System};
+pub use volume::Volumes;
