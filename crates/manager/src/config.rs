@@ -168,8 +168,8 @@ impl Config {
         set(&mut self.dns_search, &file.dns_search);
         set(&mut self.labels, &file.labels);
         set(&mut self.stop_timeout_seconds, &file.stop_timeout_seconds);
-        self.init = init.clone().or(self.init.take());
-        self.bridge_address = bridge_address.clone().or(self.bridge_address.take());
+        self.init = init.clone().or_else(|| self.init.take());
+        self.bridge_address = bridge_address.clone().or_else(|| self.bridge_address.take());
         if let Some(size) = &file.shm_size {
             self.shm_size_bytes = parse_size(size)?;
         }
