@@ -1,0 +1,65 @@
+//! The daemon itself.
+
+use http::Method;
+
+use super::request::header_text;
+use super::{Client, JsonStream, Result};
+use crate::models::{AuthConfig, AuthResponse, EventMessage, SystemInfo, SystemVersion};
+use crate::query;
+use crate::types::{DiskUsage, Ping};
+
+impl Client {
+    /// Asks whether the daemon is there, and what it speaks.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached.
+    pub async fn ping(&self) -> Result<Ping> {
+        let response = self.call(Method::HEAD, "/_ping").response().await?;
+        let text = |name| header_text(&response, name);
+        Ok(Ping {
+            api_version: text("api-version").and_then(|version| version.parse().ok()),
+            os_type: text("ostype").map(str::to_owned),
+            server: text("server").map(str::to_owned),
+        })
+    }
+
+    /// `GET /version`.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn server_version(&self) -> Result<SystemVersion> {
+        self.get("/version").answer().await
+    }
+
+    /// `GET /info`.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn info(&self) -> Result<SystemInfo> {
+        self.get("/info").answer().await
+    }
+
+    /// `GET /system/df`.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn disk_usage(&self, query: &query::SystemDiskUsage) -> Result<DiskUsage> {
+        self.get("/system/df").query(query).answer().await
+    }
+
+    /// `GET /events`: until `until`, or for ever.
+    ///
+    /// # Errors
+    /// As any call; [`InvalidInput`](super::ErrorKind::InvalidInput) for unknown filters.
+    pub async fn events(&self, query: &query::Events) -> Result<JsonStream<EventMessage>> {
+        self.get("/events").query(query).lines().await
+    }
+
+    /// `POST /auth`: has the daemon check credentials with their registry.
+    ///
+    /// # Errors
+    /// [`Denied`](super::ErrorKind::Denied) when the registry refuses them.
+    pub async fn check_auth(&self, credentials: &AuthConfig) -> Result<AuthResponse> {
+        self.post("/auth").json(credentials).answer().await
+    }
+}
