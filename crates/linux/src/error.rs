@@ -53,6 +53,12 @@ impl Error {
         Self { kind, attempt: attempt.into(), source: None }
     }
 
+    /// The same failure with other words for what was attempted.
+    #[must_use]
+    pub fn context(self, attempt: impl Into<String>) -> Self {
+        Self { attempt: attempt.into(), ..self }
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

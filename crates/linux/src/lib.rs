@@ -1,6 +1,14 @@
 //! Safe Linux system calls for containers: paths beneath untrusted roots, mounts, namespaces, clone3, pidfds, netlink.
 
+#![deny(unsafe_code)]
+
+pub mod capability;
 pub mod error;
+pub mod fd;
+pub mod mount;
+pub mod namespace;
 pub mod path;
+pub mod pidfd;
+pub mod process;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,101 @@
+//! Running from a read-only view of our own executable.
+//!
+//! A container's process is a clone of the runtime until it execs, so a container that gets the runtime to exec
+//! `/proc/self/exe` (as its program, or as the interpreter of a script) holds a handle on the runtime's file on the
+//! host and may write to it once nobody executes it (CVE-2019-5736). Checking what is about to be executed is a race
+//! that an attacker wins. Making init non-dumpable keeps other processes from opening `/proc/PID/exe` before the
+//! exec, but not the exec itself from resolving its own link.
+//!
+//! What does help is that an executable's link remembers the *mount* it was opened through: a program that was
+//! started through a read-only mount cannot be opened for writing through its link by anyone, not even by the host's
+//! root, and a detached mount belongs to no namespace, so nobody can remount it. [`seal_executable`] starts the
+//! program once more in that way. Where mounts may not be made (no CAP_SYS_ADMIN) the program runs from a sealed
+//! copy in memory instead. Containers in a user namespace do not need it: their root does not own the file.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags};
+use rustix::mount::OpenTreeFlags;
+
+use super::Strings;
+use crate::mount::{MountAttributes, set_attributes};
+use crate::{Error, Result};
+
+/// Whether the running executable can be written through `/proc/self/exe`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seal {
+    /// It runs from a read-only mount or a sealed copy.
+    Sealed,
+}
+
+/// Makes sure that this program runs from an executable that cannot be written through `/proc/self/exe`, by starting
+/// it once more from a read-only detached mount where it does not. Call it first thing in `main`, before threads and
+/// before reading input; `arguments` and `environment` are this program's own.
+///
+/// # Errors
+/// When neither a read-only mount nor a sealed copy can be made or executed.
+pub fn seal_executable(arguments: Vec<CString>, environment: Vec<CString>) -> Result<Seal> {
+    let attempt = |what: &str| format!("{what} this program's executable");
+    let own = rustix::fs::open(
+        c"/proc/self/exe",
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(|errno| Error::system(attempt("open"), errno))?;
+    if is_sealed(&own) {
+        return Ok(Seal::Sealed);
+    }
+    let sealed = match read_only_mount() {
+        Ok(mount) => mount,
+        Err(_) => sealed_copy(own).map_err(|source| Error::system(attempt("copy"), source))?,
+    };
+    let errno = exec_descriptor(&sealed, &Strings::new(arguments), &Strings::new(environment));
+    Err(Error::system(attempt("start once more"), errno))
+}
+
+fn is_sealed(own: &OwnedFd) -> bool {
+    let read_only = rustix::fs::fstatvfs(own)
+        .is_ok_and(|about| about.f_flag.contains(StatVfsMountFlags::RDONLY));
+    read_only
+        || rustix::fs::fcntl_get_seals(own).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+}
+
+fn read_only_mount() -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = rustix::mount::open_tree(rustix::fs::CWD, c"/proc/self/exe", flags)?;
+    let read_only = MountAttributes::default().set(crate::mount::attribute::READ_ONLY);
+    set_attributes(&mount, &read_only, false)?;
+    Ok(mount)
+}
+
+fn sealed_copy(own: OwnedFd) -> std::io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut copy = std::fs::File::from(rustix::fs::memfd_create(c"brig-runtime", flags)?);
+    std::io::copy(&mut std::fs::File::from(own), &mut copy)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    Ok(copy.into())
+}
+
+#[expect(unsafe_code, reason = "execveat is in neither rustix nor std")]
+fn exec_descriptor(
+    program: &OwnedFd,
+    arguments: &Strings,
+    environment: &Strings,
+) -> rustix::io::Errno {
+    let program: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(program);
+    // SAFETY: the descriptor is open, the path is the empty literal, and Strings keeps null-terminated arrays of
+    // live strings.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    crate::fd::last_errno()
+}

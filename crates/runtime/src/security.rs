@@ -1,0 +1,1 @@
+//! What limits a process beyond its namespaces: capabilities, seccomp, labels, resource limits.
