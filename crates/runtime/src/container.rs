@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A directory that holds the state of containers, and how to make them.
 #[derive(Clone, Debug)]
+#[expect(dead_code, reason = "the operations land next")]
 pub struct Runtime {
     root: PathBuf,
     systemd_cgroup: bool,

@@ -137,9 +137,10 @@ impl From<brig_linux::Error> for Error {
     fn from(error: brig_linux::Error) -> Self {
         let kind = error.kind().into();
         let attempt = error.to_string();
-        let source = std::error::Error::source(&error)
-            .map(|_| Box::new(SystemCause(error)) as Box<dyn std::error::Error + Send + Sync>);
-        Self { kind, attempt, advice: None, source }
+        if std::error::Error::source(&error).is_none() {
+            return Self { kind, attempt, advice: None, source: None };
+        }
+        Self { kind, attempt, advice: None, source: Some(Box::new(SystemCause(error))) }
     }
 }
 
@@ -150,7 +151,7 @@ struct SystemCause(brig_linux::Error);
 impl fmt::Display for SystemCause {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::error::Error::source(&self.0) {
-            Some(source) => source.fmt(formatter),
+            Some(source) => fmt::Display::fmt(source, formatter),
             None => Ok(()),
         }
     }
