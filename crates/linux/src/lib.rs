@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bpf;
 pub mod capability;
 pub mod error;
 pub mod fd;

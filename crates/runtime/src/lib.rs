@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod cgroup;
 pub mod container;
 pub mod error;
 pub mod security;

@@ -1,0 +1,354 @@
+//! Control groups of a container: limits, membership, freezing, killing, statistics.
+//!
+//! One [`Cgroup`] stands for the container in *every* hierarchy of the host:
+//!
+//! ```text
+//! v1      /sys/fs/cgroup/<controllers>/<path>   one directory per mounted hierarchy, named hierarchies included
+//! hybrid  the same, and /sys/fs/cgroup/unified/<path>
+//! v2      /sys/fs/cgroup/<path>
+//! ```
+//!
+//! A controller limits wherever the host has put it ([`Cgroup::set`] asks per controller, not per host), and everything
+//! that is about *processes* (spawning into the group, freezing, killing, waiting until it is empty) uses cgroup2
+//! whenever a cgroup2 mount is there, because only cgroup2 reports its state by events instead of by polling. A directory
+//! is only ever made beneath a verified cgroup mount, so a controller that is not mounted leaves no plain directory.
+//!
+//! The layer is a directory descriptor and single `write(2)` calls. The cgroups-rs crate, which covers the v1 controllers,
+//! was weighed for that half: it re-reads `/proc` on each construction, creates missing files, ignores `burst`, `idle` and
+//! `checkBeforeUpdate` and brings an async D-Bus stack, so v1 goes through the same few lines as v2.
+
+mod cpu;
+mod devices;
+mod directory;
+mod failure;
+mod freezer;
+mod hierarchy;
+mod io;
+mod memory;
+mod processes;
+mod removal;
+mod resources;
+mod stats;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use oci_spec::runtime::LinuxResources;
+use rustix::fs::OFlags;
+use rustix::process::Pid;
+
+pub use self::freezer::FreezerState;
+pub use self::hierarchy::{Hierarchies, Mode, Placement};
+pub use self::memory::OomWatch;
+pub use self::stats::{
+    CpuStats, HugetlbStats, IoDevice, MemoryStats, PidsStats, Pressure, PressureAverages, Stats,
+};
+
+use self::directory::Directory;
+use self::failure::{Result, errno};
+use self::hierarchy::Place;
+
+/// A container's cgroup in all hierarchies, by open directories.
+///
+/// The value does not own the cgroup: dropping it removes nothing, and another process may open the same one by its
+/// [`Placement`].
+#[derive(Debug)]
+pub struct Cgroup {
+    placement: Placement,
+    legacy: Vec<Legacy>,
+    unified: Option<Unified>,
+    warnings: Vec<String>,
+}
+
+/// The cgroup in a v1 hierarchy.
+#[derive(Debug)]
+struct Legacy {
+    controllers: Vec<String>,
+    directory: Directory,
+}
+
+/// The cgroup in the cgroup2 hierarchy.
+#[derive(Debug)]
+struct Unified {
+    directory: Directory,
+    /// What the parent lets this cgroup control.
+    controllers: Vec<String>,
+}
+
+/// Where a controller of the container is to be written.
+#[derive(Debug, Clone, Copy)]
+enum Located<'a> {
+    V1(&'a Directory),
+    V2(&'a Directory),
+}
+
+impl Cgroup {
+    /// Makes the cgroup and sets its limits, before any process is in it. An existing cgroup is taken over when it holds
+    /// no process; its limits are then those of `resources` on top of what it had.
+    ///
+    /// # Errors
+    /// A directory cannot be made, processes live in it already (`Conflict`), or a limit is refused: by the kernel, by a
+    /// missing controller (`Unsupported`) or for contradicting itself (`InvalidInput`). What was made is removed again.
+    pub fn create(placement: &Placement, resources: &LinuxResources) -> Result<Self> {
+        let mut made = Vec::new();
+        let created = Self::make_directories(placement, &mut made).and_then(|mut cgroup| {
+            cgroup.refuse_occupied()?;
+            cgroup.warnings = resources::apply(&cgroup, resources, resources::Occasion::Create)?;
+            Ok(cgroup)
+        });
+        if created.is_err() {
+            // The first error is the one to report; a leaf that cannot be removed was used by someone meanwhile.
+            for place in made {
+                drop(removal::remove(&place));
+            }
+        }
+        created
+    }
+
+    /// Opens an existing cgroup. Hierarchies in which it is already gone are left out.
+    ///
+    /// # Errors
+    /// It exists in no hierarchy (`NotFound`), or cannot be opened.
+    pub fn open(placement: &Placement) -> Result<Self> {
+        let mut missing = None;
+        let mut legacy = Vec::new();
+        for place in &placement.legacy {
+            match open_place(&place.place) {
+                Ok(directory) => {
+                    legacy.push(Legacy { controllers: place.controllers.clone(), directory });
+                }
+                Err(error) if errno(&error) == Some(libc::ENOENT) => missing = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let unified = match placement.unified.as_ref().map(open_place) {
+            None => None,
+            Some(Ok(directory)) => Some(Unified::new(directory)?),
+            Some(Err(error)) if errno(&error) == Some(libc::ENOENT) => {
+                missing = Some(error);
+                None
+            }
+            Some(Err(error)) => return Err(error),
+        };
+        match missing {
+            Some(error) if legacy.is_empty() && unified.is_none() => Err(error),
+            _ => Ok(Self { placement: placement.clone(), legacy, unified, warnings: Vec::new() }),
+        }
+    }
+
+    /// Where the cgroup lies: keep this to open it again.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// What [`Cgroup::create`] did not do and the container runs without: obsolete settings that the kernel ignores.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The cgroup2 directory, for `clone3(CLONE_INTO_CGROUP)`; absent on a v1 host.
+    #[must_use]
+    pub fn dir_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(|unified| unified.directory.as_fd())
+    }
+
+    /// Opens what is needed to put processes into the cgroup later, so that doing it is one `write(2)` per hierarchy.
+    ///
+    /// # Errors
+    /// A `cgroup.procs` cannot be opened for writing.
+    pub fn prepare_join(&self) -> Result<Join> {
+        let open = |directory: &Directory| -> Result<JoinFile> {
+            let file = directory.open("cgroup.procs", OFlags::WRONLY)?;
+            Ok(JoinFile { file, path: directory.path().join("cgroup.procs") })
+        };
+        Ok(Join {
+            legacy: self
+                .legacy
+                .iter()
+                .map(|legacy| open(&legacy.directory))
+                .collect::<Result<_>>()?,
+            unified: self.unified.as_ref().map(|unified| open(&unified.directory)).transpose()?,
+        })
+    }
+
+    /// Every process in the cgroup and the cgroups below it.
+    ///
+    /// # Errors
+    /// `cgroup.procs` cannot be read.
+    pub fn procs(&self) -> Result<Vec<Pid>> {
+        match self.membership() {
+            Some(directory) => processes::of(directory),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Changes limits of a cgroup in use. Fields that are absent stay as they are. Returns what was ignored.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`]; limits set before the refused one stay.
+    pub fn set(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+        resources::apply(self, resources, resources::Occasion::Update)
+    }
+
+    /// Reads all statistics the host offers.
+    ///
+    /// # Errors
+    /// A file cannot be read or parsed; files that the kernel does not have leave their part empty.
+    pub fn stats(&self) -> Result<Stats> {
+        stats::read(self)
+    }
+
+    /// Removes the cgroup and the cgroups below it from every hierarchy, waiting a bounded time for dying processes to
+    /// leave. Removing what is gone is success. Goes on past errors and returns the first.
+    ///
+    /// # Errors
+    /// Processes still live in it (`Conflict`), or the kernel refuses.
+    pub fn remove(&self) -> Result<()> {
+        let places = self.placement.unified.iter();
+        let places = places.chain(self.placement.legacy.iter().map(|legacy| &legacy.place));
+        let mut first = Ok(());
+        for place in places {
+            let removed = removal::remove(place);
+            first = first.and(removed);
+        }
+        first
+    }
+
+    /// The directory that tells which processes are in the container.
+    fn membership(&self) -> Option<&Directory> {
+        let unified = self.unified.as_ref().map(|unified| &unified.directory);
+        unified
+            .or_else(|| self.legacy_controller("freezer"))
+            .or_else(|| self.legacy.first().map(|legacy| &legacy.directory))
+    }
+
+    fn legacy_controller(&self, name: &str) -> Option<&Directory> {
+        self.legacy
+            .iter()
+            .find(|legacy| legacy.controllers.iter().any(|controller| controller == name))
+            .map(|legacy| &legacy.directory)
+    }
+
+    /// Finds a controller by its v1 and its v2 name.
+    fn controller(&self, v1: &str, v2: &str) -> Option<Located<'_>> {
+        if let Some(directory) = self.legacy_controller(v1) {
+            return Some(Located::V1(directory));
+        }
+        self.unified
+            .as_ref()
+            .filter(|unified| unified.controllers.iter().any(|name| name == v2))
+            .map(|unified| Located::V2(&unified.directory))
+    }
+
+    /// As [`Cgroup::controller`], when a limit asks for it.
+    fn require(&self, field: &'static str, v1: &'static str, v2: &str) -> Result<Located<'_>> {
+        self.controller(v1, v2).ok_or_else(|| failure::controller(field, v1))
+    }
+
+    fn make_directories(placement: &Placement, made: &mut Vec<Place>) -> Result<Self> {
+        let mut legacy = Vec::with_capacity(placement.legacy.len());
+        for hierarchy::LegacyPlace { controllers, place } in &placement.legacy {
+            let cpuset = controllers.iter().any(|name| name == "cpuset");
+            let directory = make_place(place, made, |parent, child| {
+                if cpuset { cpu::inherit_cpuset(parent, child) } else { Ok(()) }
+            })?;
+            legacy.push(Legacy { controllers: controllers.clone(), directory });
+        }
+        let unified = match &placement.unified {
+            None => None,
+            Some(place) => {
+                let mount = Directory::open_mount(&place.mount)?;
+                resources::delegate(&mount, &place.relative)?;
+                let directory = make_place(place, made, |_, _| Ok(()))?;
+                Some(Unified::new(directory)?)
+            }
+        };
+        Ok(Self { placement: placement.clone(), legacy, unified, warnings: Vec::new() })
+    }
+
+    fn refuse_occupied(&self) -> Result<()> {
+        let directories = self.legacy.iter().map(|legacy| &legacy.directory);
+        let unified = self.unified.iter().map(|unified| &unified.directory);
+        for directory in directories.chain(unified) {
+            if !processes::of(directory)?.is_empty() {
+                return Err(failure::occupied(directory.path()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Unified {
+    fn new(directory: Directory) -> Result<Self> {
+        let controllers = directory.read("cgroup.controllers")?;
+        let controllers = controllers.split_whitespace().map(ToOwned::to_owned).collect();
+        Ok(Self { directory, controllers })
+    }
+}
+
+/// The open `cgroup.procs` files of a cgroup.
+#[derive(Debug)]
+pub struct Join {
+    legacy: Vec<JoinFile>,
+    unified: Option<JoinFile>,
+}
+
+#[derive(Debug)]
+struct JoinFile {
+    file: OwnedFd,
+    path: PathBuf,
+}
+
+impl Join {
+    /// Moves a process, with all its threads, into the cgroup in every hierarchy.
+    ///
+    /// # Errors
+    /// The kernel refuses in one hierarchy; the process may be in others by then.
+    pub fn all(&self, pid: Pid) -> Result<()> {
+        self.unified.iter().try_for_each(|file| file.add(pid))?;
+        self.legacy(pid)
+    }
+
+    /// As [`Join::all`], for a process that was born into the cgroup2 half by `CLONE_INTO_CGROUP`.
+    ///
+    /// # Errors
+    /// As [`Join::all`].
+    pub fn legacy(&self, pid: Pid) -> Result<()> {
+        self.legacy.iter().try_for_each(|file| file.add(pid))
+    }
+}
+
+impl JoinFile {
+    fn add(&self, pid: Pid) -> Result<()> {
+        let number = pid.as_raw_nonzero().to_string();
+        rustix::io::retry_on_intr(|| rustix::io::write(&self.file, number.as_bytes()))
+            .map(drop)
+            .map_err(|source| failure::write(&self.path, &number, source))
+    }
+}
+
+fn open_place(place: &Place) -> Result<Directory> {
+    Directory::open_mount(&place.mount)?.descend(&place.relative)
+}
+
+/// Makes every directory of a place, and notes the place in `made` when the last one is new.
+fn make_place(
+    place: &Place,
+    made: &mut Vec<Place>,
+    initialise: impl Fn(&Directory, &Directory) -> Result<()>,
+) -> Result<Directory> {
+    let mut directory = Directory::open_mount(&place.mount)?;
+    let mut leaf_is_new = false;
+    for name in &place.relative {
+        let (child, new) = directory.make_child(name)?;
+        initialise(&directory, &child)?;
+        directory = child;
+        leaf_is_new = new;
+    }
+    if leaf_is_new {
+        made.push(place.clone());
+    }
+    Ok(directory)
+}
