@@ -83,6 +83,12 @@ impl ErrorKind {
                 io::ErrorKind::AlreadyExists => Self::AlreadyExists,
                 io::ErrorKind::InvalidInput => Self::InvalidInput,
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Integrity,
+                io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::FileTooLarge
+                | io::ErrorKind::OutOfMemory => Self::Exhausted,
+                io::ErrorKind::PermissionDenied => Self::Denied,
+                io::ErrorKind::Unsupported => Self::Unsupported,
                 _ => Self::Io,
             };
         };

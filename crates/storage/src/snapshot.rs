@@ -130,7 +130,14 @@ impl Snapshots {
             }
             let Ok(number) = name.parse::<u64>() else { continue };
             index.next = index.next.max(number + 1);
-            let record: Record = read_record(&root, &Path::new(&*name).join("record.json"))?;
+            let record: Record = match read_record(&root, &Path::new(&*name).join("record.json")) {
+                Ok(record) => record,
+                // Never written by us, since the name is given after the record: left for a human to look at.
+                Err(error) => {
+                    tracing::error!(snapshot = %name, ?error, "snapshot has no readable record");
+                    continue;
+                }
+            };
             index.complete.insert(record.key.clone(), Stored { number, record });
         }
         let path = storage_path.join("snapshots");
@@ -214,10 +221,12 @@ impl Snapshots {
         }
         let directory = self.directory(stored.number);
         let options = vec![
-            // Both are off because a lower layer must stay valid when it is copied or used by another mount; index
-            // would also refuse a second mount of the same upper directory after a crash.
+            // All are off, whatever the kernel's defaults: the upper directory must hold whole files at their own
+            // places, so that it can be compared and archived without overlayfs; and index would refuse a second
+            // mount of the same upper directory after a crash.
             "index=off".into(),
             "metacopy=off".into(),
+            "redirect_dir=off".into(),
             format!("workdir={}", directory.join("work").display()),
             format!("upperdir={}", directory.join("fs").display()),
             lower_option(&lower),

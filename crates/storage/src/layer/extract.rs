@@ -76,6 +76,9 @@ impl Extractor<'_, '_> {
         let Some(name) = entry.path.file_name() else { return self.root(entry) };
         let directory = entry.path.parent().unwrap_or_else(|| Path::new(""));
         if let Target::Layer(layer) = self.target {
+            if is_bookkeeping(directory) {
+                return Ok(());
+            }
             if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT_PREFIX.as_bytes()) {
                 return whiteout(layer, directory, name, OsStr::from_bytes(hidden));
             }
@@ -393,8 +396,7 @@ fn whiteout(
         let (fd, _) = layer.locate(directory)?;
         return attributes::set_opaque(&fd).attempt(attempt);
     }
-    if hidden.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes()) {
-        // Bookkeeping of aufs (`.wh..wh.plnk`, ...) that old images carry: no content.
+    if is_bookkeeping(Path::new(name)) {
         return Ok(());
     }
     if matches!(hidden.as_bytes(), b"" | b"." | b"..") {
@@ -405,6 +407,11 @@ fn whiteout(
     }
     let (parent, canonical) = layer.locate(directory)?;
     hide(layer, &parent, &canonical.join(hidden), hidden)
+}
+
+/// Whether a path is in the bookkeeping of aufs (`.wh..wh.plnk/`, ...) that old images carry: no content.
+fn is_bookkeeping(path: &Path) -> bool {
+    path.iter().any(|name| name.as_bytes().starts_with(b".wh..wh."))
 }
 
 fn hide(layer: &LayerTarget<'_>, parent: &OwnedFd, path: &Path, name: &OsStr) -> Result<()> {

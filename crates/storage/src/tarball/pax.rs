@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn values_may_hold_newlines_and_later_records_win() {
         let records =
-            Records::parse(b"30 SCHILY.xattr.user.a=x\ny=z\n\n12 size=100\n11 size=20\n10 path=\n");
+            Records::parse(b"30 SCHILY.xattr.user.a=x\ny=z\n\n12 size=100\n11 size=20\n8 path=\n");
         // The first record: 30 bytes including its own final newline.
         let records = records.unwrap();
         let xattrs: Vec<_> = records.xattrs().collect();

@@ -1,0 +1,233 @@
+//! The life of snapshots, and how they differ.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use brig_storage::{ApplyOptions, ChangeKind, ErrorKind, Storage, Tree};
+
+use crate::layers::{names, storage};
+use crate::support::{Archive, add_layer, describe, key};
+
+/// Runs a script in a container snapshot mounted at `merged/`, in a mount namespace of its own.
+fn change(storage: &Storage, container: &str, script: &str) {
+    let mounts = storage.snapshots().mounts(&key(container)).unwrap();
+    let [mount] = mounts.as_slice() else { panic!("one mount") };
+    let options = mount.options.join(",");
+    let place = tempfile::tempdir().unwrap();
+    let command = format!(
+        "set -e; mount -t {} {} {} -o '{options}'; cd {}; {script}",
+        if mount.fstype == "bind" { "none" } else { "overlay" },
+        mount.source.display(),
+        place.path().display(),
+        place.path().display(),
+    );
+    let status = Command::new("unshare").args(["-m", "sh", "-c", &command]).status().unwrap();
+    assert!(status.success(), "{script}");
+}
+
+fn changes(storage: &Storage, container: &str) -> Vec<String> {
+    let changes = storage.snapshots().changes(&key(container)).unwrap();
+    let letter = |kind| match kind {
+        ChangeKind::Added => 'A',
+        ChangeKind::Modified => 'C',
+        ChangeKind::Deleted => 'D',
+    };
+    changes
+        .iter()
+        .map(|change| format!("{} {}", letter(change.kind), change.path.display()))
+        .collect()
+}
+
+fn base() -> Vec<u8> {
+    Archive::new()
+        .directory("etc/", 0o755)
+        .file("etc/passwd", "root")
+        .file("etc/group", "root")
+        .directory("var/lib/", 0o755)
+        .file("var/lib/data", "d")
+        .file("var/lib/more", "m")
+        .file("swap", "file")
+        .finish()
+}
+
+#[test]
+fn a_layer_is_there_after_commit_and_not_before() {
+    let (directory, storage) = storage();
+    let snapshots = storage.snapshots();
+    let mut writer = snapshots.prepare_layer(&key("a"), None).unwrap();
+    let applied = writer.apply(&mut base().as_slice(), &ApplyOptions::default()).unwrap();
+    assert_eq!((applied.size, applied.entries), (14, 7));
+    assert!(!snapshots.exists(&key("a")));
+    let busy = snapshots.prepare_layer(&key("a"), None).unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Conflict);
+    writer.commit().unwrap();
+    assert!(snapshots.exists(&key("a")));
+    assert_eq!(snapshots.usage(&key("a")).unwrap().bytes, 14);
+    let twice = snapshots.prepare_layer(&key("a"), None).unwrap_err();
+    assert_eq!(twice.kind(), ErrorKind::AlreadyExists);
+    drop(snapshots.prepare_layer(&key("b"), Some(&key("a"))).unwrap());
+    assert!(!snapshots.exists(&key("b")));
+    // Nothing is left of the dropped one, and all of it survives a restart.
+    let listed = fs::read_dir(directory.path().join("storage/snapshots")).unwrap().count();
+    assert_eq!(listed, 1);
+    drop(storage);
+    let storage = Storage::open(directory.path().join("storage")).unwrap();
+    assert_eq!(storage.snapshots().list().len(), 1);
+    assert_eq!(storage.snapshots().usage(&key("a")).unwrap().bytes, 14);
+}
+
+#[test]
+fn the_root_is_private_and_used_once() {
+    let (directory, storage) = storage();
+    let root = directory.path().join("storage");
+    assert_eq!(Storage::open(&root).unwrap_err().kind(), ErrorKind::Conflict);
+    for path in ["", "snapshots", "volumes"] {
+        let mode = fs::metadata(root.join(path)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{path}");
+    }
+    drop(storage);
+    Storage::open(&root).unwrap();
+}
+
+#[test]
+fn what_a_crash_leaves_is_swept() {
+    let (directory, storage) = storage();
+    add_layer(&storage, "a", None, &base()).unwrap();
+    let writer = storage.snapshots().prepare_layer(&key("b"), Some(&key("a"))).unwrap();
+    // As a crash: neither committed nor dropped.
+    std::mem::forget(writer);
+    storage.snapshots().prepare_container(&key("c"), Some(&key("a"))).unwrap();
+    storage.snapshots().remove(&key("c")).unwrap();
+    let snapshots = directory.path().join("storage/snapshots");
+    assert_eq!(fs::read_dir(&snapshots).unwrap().count(), 3);
+    // The forgotten writer still holds handles of the storage, but not its lock.
+    drop(storage);
+    let storage = Storage::open(directory.path().join("storage")).unwrap();
+    storage.snapshots().sweep().unwrap();
+    let left: Vec<_> =
+        fs::read_dir(&snapshots).unwrap().map(|name| name.unwrap().file_name()).collect();
+    assert_eq!(left, ["0"]);
+    add_layer(&storage, "b", Some("a"), &base()).unwrap();
+}
+
+#[test]
+fn parents_cannot_be_removed_before_their_children() {
+    let (_directory, storage) = storage();
+    let snapshots = storage.snapshots();
+    add_layer(&storage, "a", None, &base()).unwrap();
+    snapshots.prepare_container(&key("c"), Some(&key("a"))).unwrap();
+    assert_eq!(snapshots.remove(&key("a")).unwrap_err().kind(), ErrorKind::Conflict);
+    snapshots.remove(&key("c")).unwrap();
+    let writer = snapshots.prepare_layer(&key("b"), Some(&key("a"))).unwrap();
+    assert_eq!(snapshots.remove(&key("a")).unwrap_err().kind(), ErrorKind::Conflict);
+    drop(writer);
+    snapshots.remove(&key("a")).unwrap();
+    assert_eq!(snapshots.remove(&key("a")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(snapshots.mounts(&key("c")).unwrap_err().kind(), ErrorKind::NotFound);
+    snapshots.sweep().unwrap();
+}
+
+#[test]
+fn changes_are_told_as_docker_diff_tells_them() {
+    let (_directory, storage) = storage();
+    add_layer(&storage, "base", None, &base()).unwrap();
+    storage.snapshots().prepare_container(&key("c"), Some(&key("base"))).unwrap();
+    assert_eq!(changes(&storage, "c"), Vec::<String>::new());
+    change(
+        &storage,
+        "c",
+        "echo x > etc/passwd; rm etc/group; rm -r var/lib; mkdir -p var/lib/new; mkdir -p a/b; \
+         echo y > a/b/c; rm swap; mkdir swap; echo z > swap/in; touch etc/added; rm etc/added",
+    );
+    assert_eq!(
+        changes(&storage, "c"),
+        [
+            "A /a",
+            "A /a/b",
+            "A /a/b/c",
+            "C /etc",
+            "D /etc/group",
+            "C /etc/passwd",
+            "C /swap",
+            "A /swap/in",
+            "C /var",
+            "C /var/lib",
+            "D /var/lib/data",
+            "D /var/lib/more",
+            "A /var/lib/new",
+        ]
+    );
+    // Counting sees the container's files too.
+    assert!(storage.snapshots().usage(&key("c")).unwrap().inodes >= 10);
+}
+
+#[test]
+fn a_diff_applied_elsewhere_gives_the_same_tree_and_the_same_bytes() {
+    let (directory, storage) = storage();
+    add_layer(&storage, "base", None, &base()).unwrap();
+    storage.snapshots().prepare_container(&key("c"), Some(&key("base"))).unwrap();
+    change(
+        &storage,
+        "c",
+        "rm -r var/lib; mkdir var/lib; echo n > var/lib/n; ln var/lib/n hard; ln -s etc link; \
+         chmod 4711 etc/passwd; mkfifo fifo; chown 70000:3000000 etc/group; rm swap; \
+         echo 1 > $(printf 'n%.0s' $(seq 120)); setfattr -n user.a -v b etc 2>/dev/null || true; \
+         touch -d '2001-02-03 04:05:06.789 UTC' hard",
+    );
+    let diff = || {
+        let mut bytes = Vec::new();
+        storage.snapshots().diff_tar(&key("c"), &mut bytes).unwrap();
+        bytes
+    };
+    assert!(diff() == diff(), "the same files gave different bytes");
+    add_layer(&storage, "commit", Some("base"), &diff()).unwrap();
+    let extract = |mounts: &[brig_storage::Mount], name: &str| {
+        let tree = Tree::of_snapshot(mounts, Vec::new()).unwrap();
+        let mut bytes = Vec::new();
+        tree.export(&mut bytes).unwrap();
+        let place = directory.path().join(name);
+        fs::create_dir(&place).unwrap();
+        fs::write(directory.path().join("x.tar"), bytes).unwrap();
+        let status = Command::new("tar")
+            .args(["--numeric-owner", "-xpf"])
+            .arg(directory.path().join("x.tar"))
+            .arg("-C")
+            .arg(&place)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        describe(&place)
+    };
+    let container = extract(&storage.snapshots().view(&key("c")).unwrap(), "container");
+    let commit = extract(&storage.snapshots().view(&key("commit")).unwrap(), "commit");
+    // The root's own time changes when names are made in it, and no diff carries it.
+    let without_root = |text: &str| text.lines().skip(1).collect::<Vec<_>>().join("\n");
+    assert_eq!(without_root(&commit), without_root(&container));
+    let hard = directory.path().join("commit/hard");
+    assert_eq!(fs::metadata(hard).unwrap().nlink(), 2);
+}
+
+#[test]
+fn a_container_without_parent_is_a_plain_directory() {
+    let (_directory, storage) = storage();
+    storage.snapshots().prepare_container(&key("scratch"), None).unwrap();
+    let mounts = storage.snapshots().mounts(&key("scratch")).unwrap();
+    assert_eq!(mounts[0].fstype, "bind");
+    assert!(Path::new(&mounts[0].source).is_dir());
+    assert_eq!(changes(&storage, "scratch"), Vec::<String>::new());
+}
+
+#[test]
+fn a_hundred_layers_mount() {
+    let (_directory, storage) = storage();
+    let mut parent: Option<String> = None;
+    for number in 0..100 {
+        let name = format!("layer-{number}");
+        let archive = Archive::new().file(&format!("f{number:03}"), "x").finish();
+        add_layer(&storage, &name, parent.as_deref(), &archive).unwrap();
+        parent = Some(name);
+    }
+    assert_eq!(names(&storage, "layer-99").len(), 100);
+}
