@@ -146,15 +146,15 @@ impl<R: Read> TarReader<R> {
             // The checksum's own field counts as spaces.
             sum + if (148..156).contains(&at) { 32 } else { u32::from(byte) }
         });
-        let stated = header.cksum().attempt(|| "decode an archive header".into())?;
-        if sum != stated {
+        let stated = unsigned(&header, Field::Checksum)?;
+        if u64::from(sum) != stated {
             return Err(Error::integrity("an archive header has a wrong checksum"));
         }
         Ok(Some(header))
     }
 
     fn payload(&mut self, header: &Header) -> Result<Vec<u8>> {
-        let size = header.entry_size().attempt(|| "decode an archive header".into())?;
+        let size = unsigned(header, Field::Size)?;
         if size > self.limits.header_bytes_max {
             return Err(over_limit(format_args!(
                 "an extended header of {size} bytes, {} are allowed",
@@ -205,7 +205,7 @@ impl<R: Read> TarReader<R> {
         let within = || format!("decode archive entry {}", raw_path.display());
         let size = match records.number("size")? {
             Some(size) => size,
-            None => header.entry_size().attempt(within)?,
+            None => unsigned(header, Field::Size).attempt(within)?,
         };
         let directory_name = raw_path.as_os_str().as_bytes().ends_with(b"/");
         let kind = match header.entry_type() {
@@ -277,7 +277,9 @@ impl<R: Read> TarReader<R> {
         let gnu =
             header.as_gnu().ok_or_else(|| Error::integrity("a sparse file has no GNU header"))?;
         let pieces = sparse::from_gnu_header(gnu, &mut self.stream, &self.limits)?;
-        let size = gnu.real_size().attempt(|| "decode the size of a sparse file".into())?;
+        let size = gnu
+            .real_size()
+            .map_err(|_| Error::integrity("the size of a sparse file is malformed"))?;
         sparse::check(&pieces, size, stored)?;
         self.expect_content(stored)?;
         Ok(EntryKind::File { size, sparse: Some(pieces) })
@@ -319,23 +321,20 @@ impl<R: Read> TarReader<R> {
     }
 
     fn attributes(&self, header: &Header, records: &Records) -> Result<Attributes> {
-        let decode = || "decode an archive header".to_owned();
         let uid = match records.number("uid")? {
             Some(uid) => uid,
-            None => header.uid().attempt(decode)?,
+            None => unsigned(header, Field::Uid)?,
         };
         let gid = match records.number("gid")? {
             Some(gid) => gid,
-            None => header.gid().attempt(decode)?,
+            None => unsigned(header, Field::Gid)?,
         };
-        // Base-256 fields hold negative times as two's complement.
-        let header_time = || header.mtime().map(u64::cast_signed).attempt(decode);
         let modified = match records.time("mtime")? {
             Some(time) => time,
-            None => Time { seconds: header_time()?, nanoseconds: 0 },
+            None => Time { seconds: signed(header, Field::Modified)?, nanoseconds: 0 },
         };
         Ok(Attributes {
-            mode: header.mode().attempt(decode)? & 0o7777,
+            mode: u32::try_from(unsigned(header, Field::Mode)? & 0o7777).unwrap_or(0),
             uid: owner(uid)?,
             gid: owner(gid)?,
             modified,
@@ -369,10 +368,62 @@ fn owner(id: u64) -> Result<u32> {
         .ok_or_else(|| Error::integrity(format!("owner id {id} does not exist on Linux")))
 }
 
+/// The numeric fields of a header block, by their places in it (POSIX pax(1), ustar).
+#[derive(Clone, Copy)]
+enum Field {
+    Mode,
+    Uid,
+    Gid,
+    Size,
+    Modified,
+    Checksum,
+}
+
+fn unsigned(header: &Header, field: Field) -> Result<u64> {
+    let number = signed(header, field)?;
+    u64::try_from(number).map_err(|_| Error::integrity("a number in an archive header is negative"))
+}
+
+/// Octal text between blanks and NULs, where nothing at all is zero; or GNU's base-256: two's complement in the bits
+/// after the first.
+fn signed(header: &Header, field: Field) -> Result<i64> {
+    let old = header.as_old();
+    let bytes: &[u8] = match field {
+        Field::Mode => &old.mode,
+        Field::Uid => &old.uid,
+        Field::Gid => &old.gid,
+        Field::Size => &old.size,
+        Field::Modified => &old.mtime,
+        Field::Checksum => &old.cksum,
+    };
+    let malformed = || Error::integrity("a number in an archive header is malformed");
+    let (first, rest) = bytes.split_first().ok_or_else(malformed)?;
+    if first & 0x80 != 0 {
+        // Sign-extended from the second bit.
+        let start = i64::from(first & 0x3f) - i64::from(first & 0x40);
+        return rest.iter().try_fold(start, |number, &byte| {
+            number
+                .checked_mul(256)
+                .and_then(|number| number.checked_add(byte.into()))
+                .ok_or_else(malformed)
+        });
+    }
+    let blank = |byte: &u8| matches!(byte, b' ' | 0);
+    let start = bytes.iter().position(|byte| !blank(byte)).unwrap_or(bytes.len());
+    let end = bytes[start..].iter().position(blank).map_or(bytes.len(), |at| start + at);
+    bytes[start..end].iter().try_fold(0_i64, |number, &byte| match byte {
+        b'0'..=b'7' => number
+            .checked_mul(8)
+            .and_then(|number| number.checked_add(i64::from(byte - b'0')))
+            .ok_or_else(malformed),
+        _ => Err(malformed()),
+    })
+}
+
 fn device(header: &Header) -> Result<EntryKind> {
-    let decode = || "decode a device number".to_owned();
-    let major = header.device_major().attempt(decode)?.unwrap_or(0);
-    let minor = header.device_minor().attempt(decode)?.unwrap_or(0);
+    let malformed = |_| Error::integrity("a device number is malformed");
+    let major = header.device_major().map_err(malformed)?.unwrap_or(0);
+    let minor = header.device_minor().map_err(malformed)?.unwrap_or(0);
     Ok(match header.entry_type() {
         EntryType::Char => EntryKind::CharacterDevice(major, minor),
         _ => EntryKind::BlockDevice(major, minor),
@@ -403,5 +454,31 @@ impl<R: Read> Read for Content<'_, R> {
 impl<R> std::fmt::Debug for Content<'_, R> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Content").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_octal_or_base_256() {
+        let cases: [(&[u8], Option<i64>); 9] = [
+            (b"00000000017\0", Some(15)),
+            (b"      17 \0  ", Some(15)),
+            (b"\0\0\0\0\0\0\0\0\0\0\0\0", Some(0)),
+            (b"777777777777", Some(0o777_777_777_777)),
+            (b"\x80\0\0\0\0\0\0\x02\0\0\0\0", Some(1 << 33)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (b"\x80\x01\0\0\0\0\0\0\0\0\0\0", None),
+            (b"00000000018\0", None),
+            (b"-0000000001\0", None),
+        ];
+        for (bytes, expected) in cases {
+            let mut header = Header::new_old();
+            header.as_old_mut().mtime.copy_from_slice(bytes);
+            let found = signed(&header, Field::Modified).ok();
+            assert_eq!(found, expected, "{}", bytes.escape_ascii());
+        }
     }
 }

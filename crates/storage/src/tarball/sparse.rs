@@ -54,10 +54,10 @@ fn push_gnu(
     limits: &Limits,
 ) -> Result<()> {
     for header in headers.iter().filter(|header| !header.is_empty()) {
-        let decode = || "decode the map of a sparse file".to_owned();
+        let malformed = |_| Error::integrity("the map of a sparse file is malformed");
         let piece = Piece {
-            offset: header.offset().attempt(decode)?,
-            length: header.length().attempt(decode)?,
+            offset: header.offset().map_err(malformed)?,
+            length: header.length().map_err(malformed)?,
         };
         push(pieces, piece, limits)?;
     }

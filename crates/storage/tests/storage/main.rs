@@ -1,5 +1,7 @@
 //! The storage on real overlayfs. Needs root.
 
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod layers;
 mod snapshots;
 mod support;
