@@ -35,8 +35,10 @@ impl Exit {
 /// `NotFound` when there is none.
 pub fn open(pid: i32) -> Result<OwnedFd> {
     let attempt = || format!("open process {pid}");
-    let number = Pid::from_raw(pid)
-        .filter(|_| pid > 0)
+    // Checked first: rustix asserts that a number is not negative.
+    let number = (pid > 0)
+        .then(|| Pid::from_raw(pid))
+        .flatten()
         .ok_or_else(|| Error::new(ErrorKind::InvalidInput, attempt()))?;
     rustix::process::pidfd_open(number, PidfdFlags::empty())
         .map_err(|errno| Error::system(attempt(), errno))
