@@ -124,6 +124,12 @@ impl Filters {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// The filters as a plain map from names to values.
+    #[must_use]
+    pub fn into_map(self) -> BTreeMap<String, Vec<String>> {
+        self.0
+    }
+
     /// The names of the filters given.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

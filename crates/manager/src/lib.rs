@@ -21,6 +21,7 @@
 // Until the parts behind the public signatures have landed.
 #![expect(dead_code, reason = "the parts that use these helpers land in steps")]
 
+mod api;
 mod blocking;
 mod config;
 mod container;
@@ -36,6 +37,7 @@ mod stream;
 mod system;
 mod volume;
 
+pub use api::{Listener, serve};
 pub use bollard_stubs::models;
 pub use config::{Config, LogDefaults, Ulimit};
 pub use container::{
