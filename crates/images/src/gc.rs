@@ -1,0 +1,97 @@
+//! Garbage collection by reachability.
+//!
+//! Roots are the entries of `index.json`, what living leases protect, and what the caller adds. Whatever a root's
+//! manifests refer to stays; every other blob goes. Collection holds the store's exclusive lock, under which no name can
+//! change and no lease can grow.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::time::{Duration, SystemTime};
+
+use crate::content::{is_same_file, try_lock};
+use crate::digest::Digest;
+use crate::lease;
+use crate::manifest::{MANIFEST_LIMIT, Manifest};
+use crate::store::Store;
+use crate::{Error, Result};
+
+/// Partial downloads younger than this are worth keeping for a resume.
+pub const PARTIAL_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// What a collection did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Collected {
+    /// The blobs that are gone.
+    pub blobs: Vec<Digest>,
+    /// Bytes freed, partial downloads included.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes all content that no name, no living lease and none of `roots` reaches, and partial downloads that nobody
+    /// writes and that are older than `partial_age` (usually [`PARTIAL_AGE`]).
+    ///
+    /// A root may be any digest: of an index, a manifest, a configuration or a layer. A configuration's digest alone does
+    /// not keep its layers; give the manifest's.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io). Nothing is removed if the index or a manifest in use cannot be read.
+    pub fn collect_garbage(&self, roots: &[Digest], partial_age: Duration) -> Result<Collected> {
+        let _guard = self.lock_exclusive()?;
+        let mut pending: Vec<Digest> = roots.to_vec();
+        pending.extend(lease::protected(self)?);
+        pending.extend(self.images()?.into_iter().map(|record| record.target.digest));
+        let live = self.reach(pending)?;
+        let mut collected = Collected::default();
+        for digest in self.blobs().list()? {
+            if !live.contains(&digest) {
+                collected.bytes += self.blobs().remove(&digest)?;
+                collected.blobs.push(digest);
+            }
+        }
+        collected.bytes += self.remove_partials(partial_age)?;
+        Ok(collected)
+    }
+
+    /// All digests that `pending` reaches, itself included.
+    fn reach(&self, mut pending: Vec<Digest>) -> Result<HashSet<Digest>> {
+        let mut live = HashSet::new();
+        while let Some(digest) = pending.pop() {
+            if !live.insert(digest.clone()) {
+                continue;
+            }
+            // Which blobs are manifests is not recorded everywhere (leases), so small ones are tried.
+            match self.blobs().size(&digest) {
+                Some(size) if size <= MANIFEST_LIMIT as u64 => {}
+                _ => continue,
+            }
+            let bytes = self.blobs().read(&digest, MANIFEST_LIMIT)?;
+            if let Ok(manifest) = Manifest::parse(&bytes, None) {
+                pending.extend(manifest.children().map(|child| child.digest.clone()));
+            }
+        }
+        Ok(live)
+    }
+
+    fn remove_partials(&self, age: Duration) -> Result<u64> {
+        let directory = self.blobs().ingest();
+        let mut freed = 0;
+        let entries = fs::read_dir(&directory);
+        for entry in entries.map_err(|source| Error::io("list", &directory, source))? {
+            let path = entry.map_err(|source| Error::io("list", &directory, source))?.path();
+            let Ok(file) = OpenOptions::new().read(true).open(&path) else { continue };
+            let Ok(metadata) = file.metadata() else { continue };
+            let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            let old = modified.elapsed().unwrap_or_default() >= age;
+            // Files without a digest in their name cannot be resumed: once unlocked, they are dead.
+            let anonymous =
+                path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"new-"));
+            if (old || anonymous) && try_lock(&file, &path)? && is_same_file(&file, &path) {
+                fs::remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+                freed += metadata.len();
+            }
+        }
+        Ok(freed)
+    }
+}
