@@ -8,6 +8,7 @@ pub mod error;
 pub mod fd;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod path;
 pub mod pidfd;
 pub mod process;
