@@ -121,7 +121,7 @@ impl Socket {
         loop {
             let received = self.receive(operation)?;
             for reply in Replies::new(received) {
-                let reply = reply.map_err(|cause| Error::system(operation.into(), cause))?;
+                let reply = reply.map_err(|cause| Error::system(operation, cause))?;
                 if reply.sequence != sequence {
                     continue;
                 }
@@ -152,11 +152,16 @@ impl Socket {
                     _ if reply.sequence != sequence => {}
                     Kind::Message { header, payload } => {
                         return M::deserialize(&header, payload).map_err(|cause| {
-                            Error::system(operation, io::Error::new(io::ErrorKind::InvalidData, cause))
+                            Error::system(
+                                operation,
+                                io::Error::new(io::ErrorKind::InvalidData, cause),
+                            )
                         });
                     }
                     Kind::Error(Some(refusal)) => return Err(refusal.into_error(operation.into())),
-                    Kind::Error(None) | Kind::Done => return Err(Error::system(operation, Errno::NOENT)),
+                    Kind::Error(None) | Kind::Done => {
+                        return Err(Error::system(operation, Errno::NOENT));
+                    }
                 }
             }
         }
@@ -188,12 +193,12 @@ impl Socket {
                     }
                 })?;
             match failure {
-                Some(cause) => return Err(Error::system(operation.into(), cause)),
+                Some(cause) => return Err(Error::system(operation, cause)),
                 None if whole => return Ok(messages),
                 None => {}
             }
         }
-        Err(Error::system(operation.into(), Errno::BUSY.into()))
+        Err(Error::system(operation, Errno::BUSY))
     }
 
     /// Streams a dump without keeping it; returns whether it is consistent (not interrupted by changes).
@@ -214,7 +219,7 @@ impl Socket {
         loop {
             let received = self.receive(operation)?;
             for reply in Replies::new(received) {
-                let reply = reply.map_err(|cause| Error::system(operation.into(), cause))?;
+                let reply = reply.map_err(|cause| Error::system(operation, cause))?;
                 if reply.sequence != sequence {
                     continue;
                 }
@@ -241,7 +246,7 @@ impl Socket {
         self.sequence = last.wrapping_add(1);
         let operation = "apply a netfilter transaction";
         if bytes.len() > BATCH_LIMIT {
-            return Err(Error::system(operation.into(), Errno::MSGSIZE.into()));
+            return Err(Error::system(operation, Errno::MSGSIZE));
         }
         if bytes.len() > 64 * 1024 {
             let _ = sockopt::set_socket_send_buffer_size_force(&self.inner, bytes.len() * 2);
@@ -261,7 +266,7 @@ impl Socket {
             };
             let mut finished = false;
             for reply in Replies::new(received) {
-                let reply = reply.map_err(|cause| Error::system(operation.into(), cause))?;
+                let reply = reply.map_err(|cause| Error::system(operation, cause))?;
                 let sequence = reply.sequence;
                 let Kind::Error(refusal) = reply.kind else { continue };
                 if !(first..=last).contains(&sequence) {
@@ -289,15 +294,18 @@ impl Socket {
     fn send(&self, operation: &str, bytes: &[u8]) -> Result<()> {
         let sent =
             rustix::io::retry_on_intr(|| rustix::net::send(&self.inner, bytes, SendFlags::empty()));
-        sent.map(drop).map_err(|errno| Error::system(operation.into(), errno.into()))
+        sent.map(drop).map_err(|errno| Error::system(operation, errno))
     }
 
     fn receive(&mut self, operation: &str) -> Result<&[u8]> {
         let received = rustix::io::retry_on_intr(|| {
             rustix::net::recv(&self.inner, &mut self.buffer[..], RecvFlags::TRUNC)
         });
-        let (_, length) = received.map_err(|errno| Error::system(operation.into(), errno.into()))?;
-        self.buffer.get(..length).ok_or_else(|| Error::system(operation.into(), Errno::MSGSIZE.into()))
+        let (_, length) =
+            received.map_err(|errno| Error::system(operation, errno))?;
+        self.buffer
+            .get(..length)
+            .ok_or_else(|| Error::system(operation, Errno::MSGSIZE))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{Error, IpNet, MacAddress, PortMapping, Result};
 /// IFNAMSIZ less the terminating NUL (linux/if.h).
 const INTERFACE_NAME_MAX: usize = 15;
 /// Ids are echoed into link aliases (IFALIASZ is 256) and logs.
-const ID_MAX: usize = 128;
+const ID_MAX: usize = 100;
 /// The smallest MTU that IPv4 allows (RFC 791).
 const MTU_MIN: u32 = 68;
 const MTU_MAX: u32 = 65_535;

@@ -95,7 +95,11 @@ impl error::Error for Error {
 
 impl From<brig_linux::Error> for Error {
     fn from(error: brig_linux::Error) -> Self {
-        Self { kind: translate(error.kind()), message: error.to_string(), source: Source::Linux(error) }
+        Self {
+            kind: translate(error.kind()),
+            message: error.to_string(),
+            source: Source::Linux(error),
+        }
     }
 }
 

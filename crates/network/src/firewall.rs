@@ -23,8 +23,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::nft::{
-    Base, Chain, ConntrackKey, Data, Destination, Element, Endpoint as Side, Expression as E, FAMILY_IPV4, Hook, MetaKey,
-    PayloadBase, Rule, Set, Table, Type, Value, Verdict, concatenate, interface_name,
+    Base, Chain, ConntrackKey, Data, Destination, Element, Endpoint as Side, Expression as E,
+    FAMILY_IPV4, Hook, MetaKey, PayloadBase, Rule, Set, Table, Type, Value, Verdict, concatenate,
+    interface_name,
 };
 use crate::{Endpoint, IpNet, NetworkConfig, PortMapping, Result};
 
@@ -113,8 +114,10 @@ fn published() -> Vec<Rule> {
 }
 
 fn forward() -> Vec<Rule> {
-    let input = |set| [E::Meta { key: MetaKey::InputName, to: 0 }, E::Lookup { set, from: 0, to: None }];
-    let output = |set| [E::Meta { key: MetaKey::OutputName, to: 0 }, E::Lookup { set, from: 0, to: None }];
+    let input =
+        |set| [E::Meta { key: MetaKey::InputName, to: 0 }, E::Lookup { set, from: 0, to: None }];
+    let output =
+        |set| [E::Meta { key: MetaKey::OutputName, to: 0 }, E::Lookup { set, from: 0, to: None }];
     let then = |head: &[E], tail: Vec<E>| [head, &tail].concat();
     let drop = || vec![E::Verdict(Verdict::Drop)];
     vec![
@@ -172,7 +175,10 @@ fn postrouting() -> Vec<Rule> {
 }
 
 fn ipv4() -> Vec<E> {
-    vec![E::Meta { key: MetaKey::NetworkProtocol, to: 0 }, E::Equal { register: 0, value: vec![FAMILY_IPV4] }]
+    vec![
+        E::Meta { key: MetaKey::NetworkProtocol, to: 0 },
+        E::Equal { register: 0, value: vec![FAMILY_IPV4] },
+    ]
 }
 
 fn address_is_local(of: Side) -> [E; 2] {
@@ -244,7 +250,8 @@ pub(crate) fn endpoint_elements(network: &NetworkConfig, endpoint: &Endpoint) ->
     if network.internal {
         return Vec::new();
     }
-    let mut elements: Vec<_> = runs(&endpoint.ports).into_iter().filter_map(|run| run_element(container, &run)).collect();
+    let mut elements: Vec<_> =
+        runs(&endpoint.ports).into_iter().filter_map(|run| run_element(container, &run)).collect();
     elements.sort();
     elements
 }
@@ -258,8 +265,10 @@ struct Run {
 
 /// A range of a thousand ports is one element.
 fn runs(ports: &[PortMapping]) -> Vec<Run> {
-    let unique: BTreeSet<_> =
-        ports.iter().map(|port| (port.host_ip, port.protocol, port.host_port, port.container_port)).collect();
+    let unique: BTreeSet<_> = ports
+        .iter()
+        .map(|port| (port.host_ip, port.protocol, port.host_port, port.container_port))
+        .collect();
     let mut runs: Vec<Run> = Vec::new();
     for (host_ip, protocol, host_port, container_port) in unique {
         let mapping = PortMapping { host_ip, host_port, container_port, protocol };
@@ -287,7 +296,9 @@ fn run_element(container: Ipv4Addr, run: &Run) -> Option<Element> {
         (host_ip, host_ip)
     };
     let protocol = [run.first.protocol.number()];
-    let key = |address: Ipv4Addr, port: u16| concatenate(&[&address.octets(), &protocol, &port.to_be_bytes()]);
+    let key = |address: Ipv4Addr, port: u16| {
+        concatenate(&[&address.octets(), &protocol, &port.to_be_bytes()])
+    };
     let ranged = run.last != run.first.host_port;
     let (set, data) = if ranged {
         (RANGES, concatenate(&[&container.octets()]))
@@ -318,7 +329,12 @@ mod tests {
     use crate::Protocol;
 
     fn mapping(host: u16, container: u16, protocol: Protocol) -> PortMapping {
-        PortMapping { host_ip: Ipv4Addr::UNSPECIFIED.into(), host_port: host, container_port: container, protocol }
+        PortMapping {
+            host_ip: Ipv4Addr::UNSPECIFIED.into(),
+            host_port: host,
+            container_port: container,
+            protocol,
+        }
     }
 
     fn network() -> NetworkConfig {
@@ -337,15 +353,26 @@ mod tests {
         assert_eq!(elements.iter().filter(|element| element.set == PORTS).count(), 3);
         let range = elements.iter().find(|element| element.set == RANGES).unwrap();
         assert_eq!(range.key, concatenate(&[&[0; 4], &[6], &8000_u16.to_be_bytes()]));
-        assert_eq!(range.key_end.as_deref(), Some(&concatenate(&[&[255; 4], &[6], &8999_u16.to_be_bytes()])[..]));
+        assert_eq!(
+            range.key_end.as_deref(),
+            Some(&concatenate(&[&[255; 4], &[6], &8999_u16.to_be_bytes()])[..])
+        );
     }
 
     #[test]
     fn order_and_repetition_of_mappings_do_not_matter() {
         let mut a = Endpoint::new("c", "/x", "10.89.0.2/24".parse().unwrap());
-        a.ports = vec![mapping(3, 3, Protocol::Tcp), mapping(1, 1, Protocol::Tcp), mapping(2, 2, Protocol::Tcp)];
+        a.ports = vec![
+            mapping(3, 3, Protocol::Tcp),
+            mapping(1, 1, Protocol::Tcp),
+            mapping(2, 2, Protocol::Tcp),
+        ];
         let mut b = a.clone();
-        b.ports = vec![mapping(1, 1, Protocol::Tcp), mapping(2, 2, Protocol::Tcp), mapping(3, 3, Protocol::Tcp)];
+        b.ports = vec![
+            mapping(1, 1, Protocol::Tcp),
+            mapping(2, 2, Protocol::Tcp),
+            mapping(3, 3, Protocol::Tcp),
+        ];
         b.ports.push(mapping(1, 1, Protocol::Tcp));
         assert_eq!(endpoint_elements(&network(), &a), endpoint_elements(&network(), &b));
         assert_eq!(endpoint_elements(&network(), &a).len(), 1);
@@ -357,7 +384,8 @@ mod tests {
         let mut endpoint = Endpoint::new("c", "/x", "10.89.0.2/24".parse().unwrap());
         endpoint.ports = vec![mapping(80, 80, Protocol::Tcp)];
         assert!(endpoint_elements(&network, &endpoint).is_empty());
-        let sets: Vec<_> = network_elements(&network).unwrap().iter().map(|element| element.set).collect();
+        let sets: Vec<_> =
+            network_elements(&network).unwrap().iter().map(|element| element.set).collect();
         assert!(sets.contains(&INTERNAL) && !sets.contains(&MASQUERADE));
     }
 }

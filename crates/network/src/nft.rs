@@ -116,25 +116,58 @@ pub(crate) type Register = u8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expression {
     /// Load from the packet's environment.
-    Meta { key: MetaKey, to: Register },
+    Meta {
+        key: MetaKey,
+        to: Register,
+    },
     /// Load bytes of the packet.
-    Payload { base: PayloadBase, offset: u8, length: u8, to: Register },
+    Payload {
+        base: PayloadBase,
+        offset: u8,
+        length: u8,
+        to: Register,
+    },
     /// Load state of the connection (host byte order).
-    Conntrack { key: ConntrackKey, to: Register },
+    Conntrack {
+        key: ConntrackKey,
+        to: Register,
+    },
     /// Load the type of an address, by route lookup (host byte order).
-    AddressType { of: Endpoint, to: Register },
+    AddressType {
+        of: Endpoint,
+        to: Register,
+    },
     /// Keep some bits.
-    Mask { register: Register, mask: [u8; 4] },
+    Mask {
+        register: Register,
+        mask: [u8; 4],
+    },
     /// Go on if the register has these bytes.
-    Equal { register: Register, value: Vec<u8> },
+    Equal {
+        register: Register,
+        value: Vec<u8>,
+    },
     /// Go on if the register has other bytes.
-    NotEqual { register: Register, value: Vec<u8> },
+    NotEqual {
+        register: Register,
+        value: Vec<u8>,
+    },
     /// Go on if the set has the key; a map's data goes `to` a register.
-    Lookup { set: &'static str, from: Register, to: Option<Destination> },
+    Lookup {
+        set: &'static str,
+        from: Register,
+        to: Option<Destination>,
+    },
     /// Put bytes into a register.
-    Load { value: Vec<u8>, to: Register },
+    Load {
+        value: Vec<u8>,
+        to: Register,
+    },
     /// Rewrite the destination to the IPv4 address and port in registers.
-    DestinationNat { address: Register, port: Option<Register> },
+    DestinationNat {
+        address: Register,
+        port: Option<Register>,
+    },
     /// Rewrite the source to the address of the outgoing link.
     Masquerade,
     Verdict(Verdict),
@@ -256,14 +289,26 @@ pub(crate) fn delete_elements(batch: &mut Batch, table: &str, elements: &[Elemen
     change_elements(batch, MessageType::DeleteElement, 0, table, elements);
 }
 
-fn push(batch: &mut Batch, kind: MessageType, flags: u16, attributes: Attributes, description: String) {
+fn push(
+    batch: &mut Batch,
+    kind: MessageType,
+    flags: u16,
+    attributes: Attributes,
+    description: String,
+) {
     batch.push(kind as u8, flags, attributes.0, description);
 }
 
 fn new_table(batch: &mut Batch, name: &str) {
     let mut attributes = Attributes::new(FAMILY_INET);
     attributes.text(1, name);
-    push(batch, MessageType::NewTable, NLM_F_CREATE, attributes, format!("create nft table {name}"));
+    push(
+        batch,
+        MessageType::NewTable,
+        NLM_F_CREATE,
+        attributes,
+        format!("create nft table {name}"),
+    );
 }
 
 fn create_set(batch: &mut Batch, table: &str, set: &Set, id: u32) {
@@ -307,7 +352,13 @@ fn create_set(batch: &mut Batch, table: &str, set: &Set, id: u32) {
         });
     }
     attributes.number(10, id);
-    push(batch, MessageType::NewSet, NLM_F_CREATE | NLM_F_EXCL, attributes, format!("create nft set {table} {}", set.name));
+    push(
+        batch,
+        MessageType::NewSet,
+        NLM_F_CREATE | NLM_F_EXCL,
+        attributes,
+        format!("create nft set {table} {}", set.name),
+    );
 }
 
 fn create_chain(batch: &mut Batch, table: &str, chain: &Chain) {
@@ -339,7 +390,13 @@ fn append_rule(batch: &mut Batch, table: &str, chain: &str, rule: &Rule) {
     push(batch, MessageType::NewRule, NLM_F_CREATE | NLM_F_APPEND, attributes, description);
 }
 
-fn change_elements(batch: &mut Batch, kind: MessageType, flags: u16, table: &str, elements: &[Element]) {
+fn change_elements(
+    batch: &mut Batch,
+    kind: MessageType,
+    flags: u16,
+    table: &str,
+    elements: &[Element],
+) {
     for same_set in elements.chunk_by(|a, b| a.set == b.set) {
         for chunk in same_set.chunks(ELEMENTS_PER_MESSAGE) {
             let Some(first) = chunk.first() else { continue };
@@ -353,7 +410,8 @@ fn change_elements(batch: &mut Batch, kind: MessageType, flags: u16, table: &str
             });
             let verb = if kind == MessageType::NewElement { "add" } else { "remove" };
             let others = if chunk.len() > 1 { " and others" } else { "" };
-            let description = format!("{verb} {}{others} in nft set {table} {}", first.description, first.set);
+            let description =
+                format!("{verb} {}{others} in nft set {table} {}", first.description, first.set);
             push(batch, kind, flags, attributes, description);
         }
     }
@@ -407,8 +465,12 @@ fn encode_expression(entry: &mut Attributes, expression: &Expression) {
             data.nest(4, |value| value.bytes(1, mask));
             data.nest(5, |value| value.bytes(1, &[0; 4]));
         }),
-        Expression::Equal { register, value } => named("cmp", &|data| encode_compare(data, *register, 0, value)),
-        Expression::NotEqual { register, value } => named("cmp", &|data| encode_compare(data, *register, 1, value)),
+        Expression::Equal { register, value } => named("cmp", &|data| {
+            encode_compare(data, *register, 0, value);
+        }),
+        Expression::NotEqual { register, value } => named("cmp", &|data| {
+            encode_compare(data, *register, 1, value);
+        }),
         Expression::Lookup { set, from, to } => named("lookup", &|data| {
             data.text(1, set);
             data.register(2, *from);
@@ -548,8 +610,14 @@ mod tests {
 
     #[test]
     fn concatenations_are_padded_and_numbered_as_nft_does() {
-        assert_eq!(concatenate(&[&[1], &[2, 3], &[4, 5, 6, 7]]), [1, 0, 0, 0, 2, 3, 0, 0, 4, 5, 6, 7]);
-        assert_eq!(type_number(&[Type::Ipv4Address, Type::InetProtocol, Type::InetService]), 7 << 12 | 12 << 6 | 13);
+        assert_eq!(
+            concatenate(&[&[1], &[2, 3], &[4, 5, 6, 7]]),
+            [1, 0, 0, 0, 2, 3, 0, 0, 4, 5, 6, 7]
+        );
+        assert_eq!(
+            type_number(&[Type::Ipv4Address, Type::InetProtocol, Type::InetService]),
+            7 << 12 | 12 << 6 | 13
+        );
         assert_eq!(packed_length(&[Type::InterfaceName]), 16);
         assert_eq!(packed_length(&[Type::Ipv4Address, Type::InetService]), 8);
     }

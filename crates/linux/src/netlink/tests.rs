@@ -72,5 +72,8 @@ fn the_kernel_answers_dumps_and_explains_refusals() {
     message.header.index = 0x7fff_fff0;
     let error =
         socket.request("delete link", &RouteNetlinkMessage::DelLink(message), 0).unwrap_err();
-    assert!(matches!(error.kind(), crate::ErrorKind::NotFound | crate::ErrorKind::Denied), "{error}");
+    assert!(
+        matches!(error.kind(), crate::ErrorKind::NotFound | crate::ErrorKind::Denied),
+        "{error}"
+    );
 }
