@@ -301,11 +301,8 @@ impl Socket {
         let received = rustix::io::retry_on_intr(|| {
             rustix::net::recv(&self.inner, &mut self.buffer[..], RecvFlags::TRUNC)
         });
-        let (_, length) =
-            received.map_err(|errno| Error::system(operation, errno))?;
-        self.buffer
-            .get(..length)
-            .ok_or_else(|| Error::system(operation, Errno::MSGSIZE))
+        let (_, length) = received.map_err(|errno| Error::system(operation, errno))?;
+        self.buffer.get(..length).ok_or_else(|| Error::system(operation, Errno::MSGSIZE))
     }
 }
 
