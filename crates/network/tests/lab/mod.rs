@@ -150,9 +150,8 @@ impl Lab {
 
     fn attempt(&self, namespace: &str, address: SocketAddr, wait: Duration) -> Option<IpAddr> {
         netns::run_in(&self.path(namespace), || {
-            let mut stream = match TcpStream::connect_timeout(&address, wait) {
-                Ok(stream) => stream,
-                Err(_) => return Ok(None),
+            let Ok(mut stream) = TcpStream::connect_timeout(&address, wait) else {
+                return Ok(None);
             };
             stream.set_read_timeout(Some(wait)).unwrap();
             let mut text = String::new();
