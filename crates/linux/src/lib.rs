@@ -12,5 +12,6 @@ pub mod netlink;
 pub mod path;
 pub mod pidfd;
 pub mod process;
+pub mod seccomp;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,1 +1,3 @@
 //! What limits a process beyond its namespaces: capabilities, seccomp, labels, resource limits.
+
+pub mod seccomp;
