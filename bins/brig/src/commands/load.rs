@@ -1,0 +1,47 @@
+//! `brig load`.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use brig_engine_api::client::Upload;
+use brig_engine_api::query;
+
+use crate::context::Context;
+use crate::exit::{Exit, Outcome};
+use crate::output::progress::{self, Show};
+
+/// Load images from an archive
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Archive to read instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// No progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
+    let upload = match &arguments.input {
+        Some(path) => {
+            let file = tokio::fs::File::open(path).await;
+            Upload::from_reader(file.with_context(|| format!("open {}", path.display()))?)
+        }
+        None if std::io::stdin().is_terminal() => {
+            return Err(anyhow::anyhow!(
+                "standard input is a terminal: give the archive with -i or by redirection"
+            )
+            .into());
+        }
+        None => Upload::from_reader(tokio::io::stdin()),
+    };
+    let query = query::LoadImages { quiet: arguments.quiet, platform: None };
+    let stream = context.client().await?.load_images(&query, upload).await?;
+    let show = if arguments.quiet { Show::Nothing } else { Show::Progress };
+    let messages = progress::follow(stream, show).await?;
+    if arguments.quiet {
+        messages.into_iter().filter_map(|message| message.stream).for_each(|line| print!("{line}"));
+    }
+    Ok(Exit::SUCCESS)
+}
