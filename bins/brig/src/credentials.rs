@@ -106,7 +106,7 @@ impl Credentials {
 
     /// Replaces the file at once, readable by its owner only.
     fn save(&self) -> Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let directory = self.path.parent().unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         let fresh = self.path.with_extension("json.new");
         let mut file = fs::OpenOptions::new()

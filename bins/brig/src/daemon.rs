@@ -8,7 +8,7 @@ use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ pub(crate) async fn start() -> Result<()> {
     }
     let program = find()?;
     let (reader, writer) = rustix::pipe::pipe().context("make a pipe")?;
-    spawn(&program, writer)?;
+    spawn(&program, &writer)?;
+    drop(writer);
     let ready = tokio::task::spawn_blocking(move || {
         let mut byte = [0];
         matches!(File::from(reader).read(&mut byte), Ok(1))
@@ -52,7 +53,7 @@ fn find() -> Result<PathBuf> {
         .context("brigd is neither beside brig nor in PATH: install it, or start it yourself and give --host")
 }
 
-fn spawn(program: &PathBuf, ready: OwnedFd) -> Result<()> {
+fn spawn(program: &Path, ready: &OwnedFd) -> Result<()> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -60,7 +61,7 @@ fn spawn(program: &PathBuf, ready: OwnedFd) -> Result<()> {
         .open(LOG)
         .with_context(|| format!("open {LOG}"))?;
     // The daemon inherits this one descriptor beside its standard ones.
-    rustix::io::fcntl_setfd(&ready, rustix::io::FdFlags::empty()).context("keep the pipe open")?;
+    rustix::io::fcntl_setfd(ready, rustix::io::FdFlags::empty()).context("keep the pipe open")?;
     let mut command = Command::new(program);
     command
         .arg("--ready-fd")

@@ -33,10 +33,7 @@ fn main() -> ! {
         }
     };
     terminal::restore();
-    #[expect(
-        clippy::exit,
-        reason = "a read of standard input may still block a thread, which returning would wait for"
-    )]
+    // A read of standard input may still block a thread, which returning would wait for.
     std::process::exit(code.into())
 }
 

@@ -73,6 +73,9 @@ pub(crate) struct ContainerOptions {
     more_resources: CreationLimits,
     #[command(flatten)]
     health: HealthOptions,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     /// The image, the command and its arguments
     #[arg(required = true, value_names = ["IMAGE", "COMMAND"], num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) image_and_command: Vec<String>,
@@ -297,6 +300,14 @@ struct CreationLimits {
     device_write_iops: Vec<ThrottleDevice>,
 }
 
+/// What follows the flags is taken as it is, so a flag that Brig does not know arrives as the first word of it.
+pub(crate) fn refuse_unknown_flag(first: &str) -> Result<()> {
+    if first.starts_with('-') {
+        bail!("unknown flag {first:?}: see --help for those that Brig has");
+    }
+    Ok(())
+}
+
 /// A list where an empty one means "not asked for".
 fn some<T>(values: Vec<T>) -> Option<Vec<T>> {
     (!values.is_empty()).then_some(values)
@@ -325,6 +336,7 @@ impl ContainerOptions {
 
     /// The body of the creation. `attached` is whether the caller will attach to the output.
     pub(crate) fn body(&self, attached: bool) -> Result<ContainerCreateBody> {
+        refuse_unknown_flag(self.image())?;
         if self.isolation.gpus.is_some() {
             bail!("--gpus is not built yet: give the device with --device");
         }

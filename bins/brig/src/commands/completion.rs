@@ -15,11 +15,7 @@ pub(crate) struct Arguments {
     shell: Shell,
 }
 
-#[expect(
-    clippy::unused_async,
-    clippy::needless_pass_by_value,
-    reason = "every command's execute has one form"
-)]
+#[expect(clippy::unused_async, reason = "every command's execute has one form")]
 pub(crate) async fn execute(_context: &Context, arguments: Arguments) -> Outcome {
     clap_complete::generate(arguments.shell, &mut Cli::command(), "brig", &mut std::io::stdout());
     Ok(Exit::SUCCESS)

@@ -43,10 +43,10 @@ pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome 
     let client = context.client().await?;
     match (split(&arguments.source), split(&arguments.destination)) {
         (Some((container, path)), None) => {
-            from_container(&client, container, path, &arguments).await?
+            from_container(&client, container, path, &arguments).await?;
         }
         (None, Some((container, path))) => {
-            to_container(&client, container, path, &arguments).await?
+            to_container(&client, container, path, &arguments).await?;
         }
         (Some(_), Some(_)) => {
             return Err(anyhow::anyhow!(

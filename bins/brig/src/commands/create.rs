@@ -12,7 +12,9 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
 
 /// Create a container without starting it
+// -h is docker's short form of --hostname here.
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: ContainerOptions,

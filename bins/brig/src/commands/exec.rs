@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use brig_engine_api::models::{ExecConfig, ExecStartConfig};
 
 use super::session::{self, DETACH_KEYS, Ended, Session, Target};
+use crate::arguments::container::refuse_unknown_flag;
 use crate::arguments::environment;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
@@ -50,6 +51,7 @@ pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome 
     let Some((container, command)) = arguments.container_and_command.split_first() else {
         return Err(anyhow::anyhow!("a container and a command are needed").into());
     };
+    refuse_unknown_flag(container)?;
     if arguments.tty && arguments.interactive && !arguments.detach {
         terminal::require()?;
     }

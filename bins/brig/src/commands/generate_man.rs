@@ -16,11 +16,7 @@ pub(crate) struct Arguments {
     directory: PathBuf,
 }
 
-#[expect(
-    clippy::unused_async,
-    clippy::needless_pass_by_value,
-    reason = "every command's execute has one form"
-)]
+#[expect(clippy::unused_async, reason = "every command's execute has one form")]
 pub(crate) async fn execute(_context: &Context, arguments: Arguments) -> Outcome {
     let directory = &arguments.directory;
     std::fs::create_dir_all(directory)

@@ -12,11 +12,7 @@ pub(crate) struct Arguments {
     registry: String,
 }
 
-#[expect(
-    clippy::unused_async,
-    clippy::needless_pass_by_value,
-    reason = "every command's execute has one form"
-)]
+#[expect(clippy::unused_async, reason = "every command's execute has one form")]
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
     let registry = &arguments.registry;
     if Credentials::load(&context.config_directory())?.remove(registry)? {

@@ -17,7 +17,6 @@ macro_rules! refused {
                 _rest: Vec<String>,
             }
 
-            #[expect(clippy::unused_async, reason = "every command's execute is async")]
             pub(crate) async fn execute(_context: &Context, _arguments: Arguments) -> Outcome {
                 Err(anyhow::anyhow!(concat!("`brig ", stringify!($name), "` is not built yet: ", $advice)).into())
             }

@@ -71,7 +71,7 @@ pub(crate) async fn prune_images(client: &Client, filters: Filters) -> Result<Pr
     let names = pruned.images_deleted.unwrap_or_default().into_iter().filter_map(|item| {
         item.untagged
             .map(|name| format!("untagged: {name}"))
-            .or(item.deleted.map(|id| format!("deleted: {id}")))
+            .or_else(|| item.deleted.map(|id| format!("deleted: {id}")))
     });
     Ok(Pruned { names: names.collect(), bytes: pruned.space_reclaimed })
 }
@@ -98,7 +98,7 @@ macro_rules! prune_of {
             #[derive(Debug, clap::Args)]
             pub(crate) struct Arguments {
                 #[doc = $all]
-                #[arg(short, long, hide = $all.is_empty())]
+                #[arg(short, long, hide = $all.starts_with("No effect"))]
                 all: bool,
                 #[command(flatten)]
                 prune: PruneOptions,
@@ -125,8 +125,8 @@ macro_rules! prune_of {
 }
 
 prune_of! {
-    containers, prune_containers, "Remove all stopped containers", "This will remove all stopped containers.", "Deleted Containers", "": None;
+    containers, prune_containers, "Remove all stopped containers", "This will remove all stopped containers.", "Deleted Containers", "No effect: all stopped containers are removed": None;
     images, prune_images, "Remove unused images", "This will remove unused images.", "Deleted Images", "Those with a name, too": Some(("dangling", "false"));
-    networks, prune_networks, "Remove all unused networks", "This will remove all networks not used by any container.", "Deleted Networks", "": None;
+    networks, prune_networks, "Remove all unused networks", "This will remove all networks not used by any container.", "Deleted Networks", "No effect: all unused networks are removed": None;
     volumes, prune_volumes, "Remove unused volumes", "This will remove volumes not used by any container.", "Deleted Volumes", "Those with a name, too": Some(("all", "true"));
 }

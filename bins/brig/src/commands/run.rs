@@ -15,7 +15,9 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::terminal::{self, DetachKeys};
 
 /// Create a container from an image and run it
+// -h is docker's short form of --hostname here.
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
     /// Run in the background and print the container's ID
     #[arg(short, long)]

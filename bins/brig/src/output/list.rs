@@ -59,11 +59,11 @@ impl List<'_> {
     pub(crate) fn print(&self, options: &ListOptions) -> Result<()> {
         match options.format.as_deref() {
             None | Some("table") if options.quiet => {
-                self.rows.iter().for_each(|row| println!("{}", row.text(self.key)))
+                self.rows.iter().for_each(|row| println!("{}", row.text(self.key)));
             }
             None | Some("table") => println!("{}", self.table(self.columns)),
             Some("json") => {
-                self.rows.iter().for_each(|row| println!("{}", Value::Object(row.0.clone())))
+                self.rows.iter().for_each(|row| println!("{}", Value::Object(row.0.clone())));
             }
             Some(format) => match format.strip_prefix("table ") {
                 Some(columns) => println!("{}", self.custom_table(columns)?),

@@ -117,7 +117,7 @@ fn tokens(action: &str) -> Result<Vec<Token>> {
             ')' => tokens.push(Token::Close),
             ',' => tokens.push(Token::Comma),
             ':' if characters.next_if(|(_, next)| *next == '=').is_some() => {
-                tokens.push(Token::Define)
+                tokens.push(Token::Define);
             }
             '"' | '`' => {
                 let mut end = None;
@@ -485,13 +485,13 @@ fn function(name: &str, arguments: &[Value]) -> Result<Value> {
         "and" => arguments
             .iter()
             .find(|value| !truth(value))
-            .or(arguments.last())
+            .or_else(|| arguments.last())
             .cloned()
             .unwrap_or(Value::Null),
         "or" => arguments
             .iter()
             .find(|value| truth(value))
-            .or(arguments.last())
+            .or_else(|| arguments.last())
             .cloned()
             .unwrap_or(Value::Null),
         "gt" | "ge" | "lt" | "le" => {
@@ -557,7 +557,7 @@ fn printf(format: &str, arguments: &[Value]) -> String {
         match characters.next() {
             Some('%') => output.push('%'),
             Some('q') => {
-                output.push_str(&format!("{:?}", arguments.next().map(text).unwrap_or_default()))
+                output.push_str(&format!("{:?}", arguments.next().map(text).unwrap_or_default()));
             }
             Some(_) => output.push_str(&arguments.next().map(text).unwrap_or_default()),
             None => {}

@@ -33,7 +33,7 @@ impl Target {
         let name =
             destination.file_name().with_context(|| format!("invalid destination {shown}"))?;
         let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = parent.unwrap_or(Path::new(".")).to_path_buf();
+        let directory = parent.unwrap_or_else(|| Path::new(".")).to_path_buf();
         if !directory.is_dir() {
             bail!("no such directory: {}", directory.display());
         }
@@ -88,7 +88,7 @@ impl Target {
                 Ok(found) if found.is_dir() => {}
                 Ok(_) => bail!("{} is in the way: it is no directory", path.display()),
                 Err(_) => {
-                    fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?
+                    fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
                 }
             }
         }
