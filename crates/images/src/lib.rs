@@ -1,6 +1,7 @@
 //! Container images: references, registries, a verified content store, OCI layouts and archives.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod content;
 pub mod digest;
 mod document;
