@@ -141,8 +141,25 @@ impl Socket {
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {
+        let (header, payload) =
+            self.get_raw(operation, message.message_type(), &body_of(message))?;
+        M::deserialize(&header, &payload).map_err(|cause| {
+            Error::system(operation, io::Error::new(io::ErrorKind::InvalidData, cause))
+        })
+    }
+
+    /// [`get`](Self::get) for a body that was encoded elsewhere; answers the object undecoded.
+    ///
+    /// # Errors
+    /// The kernel's error; `NotFound` when there is none.
+    pub fn get_raw(
+        &mut self,
+        operation: &str,
+        kind: u16,
+        body: &[u8],
+    ) -> Result<(NetlinkHeader, Vec<u8>)> {
         let sequence = self.next_sequence();
-        let frame = frame(message.message_type(), NLM_F_REQUEST, sequence, &body_of(message));
+        let frame = frame(kind, NLM_F_REQUEST, sequence, body);
         self.send(operation, &frame)?;
         loop {
             let received = self.receive(operation)?;
@@ -150,14 +167,7 @@ impl Socket {
                 let reply = reply.map_err(|cause| Error::system(operation, cause))?;
                 match reply.kind {
                     _ if reply.sequence != sequence => {}
-                    Kind::Message { header, payload } => {
-                        return M::deserialize(&header, payload).map_err(|cause| {
-                            Error::system(
-                                operation,
-                                io::Error::new(io::ErrorKind::InvalidData, cause),
-                            )
-                        });
-                    }
+                    Kind::Message { header, payload } => return Ok((header, payload.to_vec())),
                     Kind::Error(Some(refusal)) => return Err(refusal.into_error(operation.into())),
                     Kind::Error(None) | Kind::Done => {
                         return Err(Error::system(operation, Errno::NOENT));

@@ -6,9 +6,8 @@
 use std::net::Ipv4Addr;
 
 use brig_linux::netlink::{Protocol as NetlinkProtocol, Socket};
-use netlink_packet_core::NLA_TYPE_MASK;
 
-use crate::nft::{Attributes, FAMILY_IPV4};
+use crate::nft::{Attributes, FAMILY_IPV4, attributes};
 use crate::{PortMapping, Protocol, Result};
 
 const GET: u16 = 1 << 8 | 1;
@@ -117,18 +116,6 @@ impl Tuple {
             destination_port: port.unwrap_or(0),
         })
     }
-}
-
-/// The attributes up to the first malformed one.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let head: &[u8; 4] = bytes.first_chunk()?;
-        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        let kind = u16::from_ne_bytes([head[2], head[3]]) & NLA_TYPE_MASK;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-        Some((kind, value))
-    })
 }
 
 /// Decodes an entry as the kernel sends it; for fuzzing.

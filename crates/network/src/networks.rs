@@ -13,7 +13,7 @@ use tracing::warn;
 
 pub use self::diagnosis::{Problem, ProblemKind};
 use crate::ipam::Occupied;
-use crate::nft::{self, Element, MessageType};
+use crate::nft::{self, Data, Element, MessageType};
 use crate::route::{Link, Routes, VethPair};
 use crate::{
     Driver, Endpoint, Error, ErrorKind, InterfaceName, IpNet, MacAddress, NetworkConfig, Result,
@@ -305,7 +305,16 @@ impl Networks {
         if elements.is_empty() {
             return Ok(());
         }
-        self.change_firewall(|batch, table| nft::add_elements(batch, table, &elements))?;
+        self.change_firewall(|batch, table| nft::add_elements(batch, table, &elements)).map_err(
+            |error| {
+                // The caller's reservation should have prevented it.
+                if error.kind() == ErrorKind::AlreadyExists {
+                    error.with_kind(ErrorKind::Conflict)
+                } else {
+                    error
+                }
+            },
+        )?;
         forget_connections(endpoint)?;
         if reaches_loopback(endpoint) {
             sysctl::route_loopback(&network.bridge_name())?;
@@ -460,27 +469,24 @@ impl Networks {
         Ok(socket.transact(&batch)?)
     }
 
-    /// Takes elements out of the sets; all at once, or one by one when some are missing.
+    /// Takes elements out of the sets, those that are there. A port that meanwhile leads to another container stays.
     fn withdraw(&self, elements: &[Element]) -> Result<()> {
         let name = self.instance.table();
         let _guard = self.lock();
         let mut socket = Socket::open(Protocol::Netfilter)?;
-        let mut delete = |elements: &[Element]| {
-            let mut batch = Batch::new(nft::SUBSYSTEM);
-            nft::delete_elements(&mut batch, name, elements);
-            socket.transact(&batch)
-        };
-        match delete(elements) {
-            Err(error) if error.kind() == LinuxErrorKind::NotFound => {}
-            other => return Ok(other?),
-        }
+        let mut present = Vec::new();
         for element in elements {
-            match delete(std::slice::from_ref(element)) {
-                Err(error) if error.kind() == LinuxErrorKind::NotFound => {}
-                other => other?,
+            if is_present(&mut socket, name, element)? {
+                present.push(element.clone());
             }
         }
-        Ok(())
+        let mut batch = Batch::new(nft::SUBSYSTEM);
+        nft::delete_elements(&mut batch, name, &present);
+        match socket.transact(&batch) {
+            // Somebody flushed the table at this moment.
+            Err(error) if error.kind() == LinuxErrorKind::NotFound => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -501,6 +507,19 @@ fn table_exists(socket: &mut Socket, name: &str) -> Result<bool> {
         &request,
     ) {
         Ok(()) => Ok(true),
+        Err(error) if error.kind() == LinuxErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_present(socket: &mut Socket, table: &str, element: &Element) -> Result<bool> {
+    let request = nft::get_element(table, element);
+    let operation = "look up an nft set element";
+    match socket.get_raw(operation, MessageType::GetElement.with_subsystem(), &request) {
+        Ok((_, payload)) => Ok(match &element.data {
+            Data::Value(value) => nft::element_data(&payload) == Some(&value[..]),
+            _ => true,
+        }),
         Err(error) if error.kind() == LinuxErrorKind::NotFound => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -4,8 +4,12 @@
 //! netlink-packet-netfilter types fewer than half of the expressions used here and aligns nothing, so this module
 //! encodes what it needs itself: a few attributes deep, without any decoding.
 
+mod attributes;
+
 use brig_linux::netlink::Batch;
-use netlink_packet_core::{NLA_F_NESTED, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+
+pub(crate) use self::attributes::{Attributes, Register, attributes};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 pub(crate) const SUBSYSTEM: u8 = 10;
@@ -28,6 +32,7 @@ pub(crate) enum MessageType {
     NewRule = 6,
     NewSet = 9,
     NewElement = 12,
+    GetElement = 13,
     DeleteElement = 14,
 }
 
@@ -109,9 +114,6 @@ pub(crate) enum Hook {
 
 /// Expressions from left to right; the first that does not match ends the rule.
 pub(crate) type Rule = Vec<Expression>;
-
-/// Sixteen registers of four bytes, numbered from 0 here (`NFT_REG32_00` on).
-pub(crate) type Register = u8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expression {
@@ -289,6 +291,19 @@ pub(crate) fn delete_elements(batch: &mut Batch, table: &str, elements: &[Elemen
     change_elements(batch, MessageType::DeleteElement, 0, table, elements);
 }
 
+/// The body of a request for one element.
+pub(crate) fn get_element(table: &str, element: &Element) -> Vec<u8> {
+    elements_of(MessageType::GetElement, table, std::slice::from_ref(element)).0
+}
+
+/// The data of the one element in an answer.
+pub(crate) fn element_data(payload: &[u8]) -> Option<&[u8]> {
+    let inner =
+        |bytes, wanted| attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    // struct nfgenmsg; NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM, NFTA_SET_ELEM_DATA, NFTA_DATA_VALUE
+    [3, 1, 2, 1].into_iter().try_fold(payload.get(4..)?, inner)
+}
+
 fn push(
     batch: &mut Batch,
     kind: MessageType,
@@ -400,14 +415,7 @@ fn change_elements(
     for same_set in elements.chunk_by(|a, b| a.set == b.set) {
         for chunk in same_set.chunks(ELEMENTS_PER_MESSAGE) {
             let Some(first) = chunk.first() else { continue };
-            let mut attributes = Attributes::new(FAMILY_INET);
-            attributes.text(1, table);
-            attributes.text(2, first.set);
-            attributes.nest(3, |list| {
-                for element in chunk {
-                    list.nest(1, |entry| encode_element(entry, element, kind));
-                }
-            });
+            let attributes = elements_of(kind, table, chunk);
             let verb = if kind == MessageType::NewElement { "add" } else { "remove" };
             let others = if chunk.len() > 1 { " and others" } else { "" };
             let description =
@@ -415,6 +423,19 @@ fn change_elements(
             push(batch, kind, flags, attributes, description);
         }
     }
+}
+
+/// The elements of one set as an attribute list.
+fn elements_of(kind: MessageType, table: &str, elements: &[Element]) -> Attributes {
+    let mut attributes = Attributes::new(FAMILY_INET);
+    attributes.text(1, table);
+    attributes.text(2, elements.first().map_or("", |element| element.set));
+    attributes.nest(3, |list| {
+        for element in elements {
+            list.nest(1, |entry| encode_element(entry, element, kind));
+        }
+    });
+    attributes
 }
 
 fn encode_element(entry: &mut Attributes, element: &Element, kind: MessageType) {
@@ -539,59 +560,9 @@ fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-/// struct nfgenmsg, then netlink attributes, each padded to four bytes.
-pub(crate) struct Attributes(pub(crate) Vec<u8>);
-
-impl Attributes {
-    pub(crate) fn new(family: u8) -> Self {
-        Self(vec![family, 0, 0, 0])
-    }
-
-    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
-        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-    }
-
-    pub(crate) fn number(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_be_bytes());
-    }
-
-    pub(crate) fn text(&mut self, kind: u16, value: &str) {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(kind, &bytes);
-    }
-
-    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
-        let start = self.0.len();
-        self.bytes(kind | NLA_F_NESTED, &[]);
-        fill(self);
-        let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
-        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-    }
-
-    /// `NFT_REG32_00` is 8.
-    fn register(&mut self, kind: u16, register: Register) {
-        self.number(kind, 8 + u32::from(register));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attributes_are_aligned_and_nests_know_their_length() {
-        let mut attributes = Attributes::new(FAMILY_INET);
-        attributes.nest(4, |hook| hook.text(1, "ab"));
-        assert_eq!(attributes.0.len() % 4, 0);
-        assert_eq!(attributes.0[..4], [1, 0, 0, 0]);
-        assert_eq!(u16::from_ne_bytes([attributes.0[4], attributes.0[5]]), 12);
-        assert_eq!(u16::from_ne_bytes([attributes.0[8], attributes.0[9]]), 7);
-    }
 
     #[test]
     fn many_elements_are_split_below_the_attribute_limit() {

@@ -10,7 +10,10 @@ mod lab;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use brig_network::{ErrorKind, NetworkConfig, NetworkState, ProblemKind, Protocol, dns, netns};
+use brig_network::{
+    Endpoint, ErrorKind, InterfaceName, NetworkConfig, NetworkState, ProblemKind, Protocol, dns,
+    netns,
+};
 use lab::{HOST, LAN, Lab, mapping, network};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 2);
@@ -245,6 +248,137 @@ fn synchronising_keeps_connections_and_repairs_everything() {
     assert!(swept.errors.is_empty(), "{swept:?}");
     assert_eq!(swept.removed.len(), 2, "{swept:?}");
     lab.reach("lan", HOST, web.host_port);
+}
+
+#[test]
+fn creating_and_connecting_again_repairs() {
+    let Some(mut lab) = Lab::new("creating_and_connecting_again_repairs") else { return };
+    let net = network("front", "10.89.0.0/24");
+    lab.on_host(|networks| networks.create(&net)).unwrap();
+    let ports = (100..103).map(|port| mapping("0.0.0.0", port, 80, Protocol::Tcp));
+    let a = lab.container(
+        &net,
+        "a",
+        "10.89.0.2/24",
+        ports.chain([mapping("127.0.0.1", 200, 80, Protocol::Udp)]).collect(),
+    );
+    let before = lab.run("host", "nft list ruleset");
+    lab.on_host(|networks| {
+        networks.create(&net).unwrap();
+        networks.connect(&net, &a).unwrap();
+    });
+    assert_eq!(lab.run("host", "nft list ruleset"), before);
+    let _web = lab.serve("a", A, 80);
+    lab.reach("lan", HOST, 102);
+    // A firewall that somebody else emptied comes back with the next network.
+    lab.run("host", "nft flush ruleset");
+    lab.on_host(|networks| networks.create(&net)).unwrap();
+    lab.cannot_reach("lan", A, 80);
+    // Disconnecting when the rules and the namespace are gone already.
+    netns::remove(&a.netns).unwrap();
+    lab.on_host(|networks| networks.disconnect(&net, &a)).into_result().unwrap();
+    lab.on_host(|networks| networks.remove(&net)).into_result().unwrap();
+    lab.assert_clean();
+}
+
+#[test]
+fn a_failed_connection_leaves_nothing() {
+    let Some(mut lab) = Lab::new("a_failed_connection_leaves_nothing") else { return };
+    let net = network("front", "10.89.0.0/24");
+    let path = lab.namespace("a");
+    let mut endpoint = Endpoint::new("a", &path, "10.89.0.2/24".parse().unwrap());
+    let refused = |lab: &Lab, endpoint: &Endpoint| {
+        lab.on_host(|networks| networks.connect(&net, endpoint)).unwrap_err()
+    };
+    let error = refused(&lab, &endpoint);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("its bridge br-front is missing"), "{error}");
+    lab.on_host(|networks| networks.create(&net)).unwrap();
+    endpoint.netns = lab.path("missing");
+    assert_eq!(refused(&lab, &endpoint).kind(), ErrorKind::NotFound);
+    endpoint.netns = path;
+    lab.run("a", "ip link add eth0 type bridge");
+    assert_eq!(refused(&lab, &endpoint).kind(), ErrorKind::AlreadyExists);
+    let taken = [mapping("0.0.0.0", 90, 80, Protocol::Tcp)];
+    lab.container(&net, "b", "10.89.0.3/24", taken.to_vec());
+    lab.run("a", "ip link del eth0");
+    endpoint.ports = vec![mapping("0.0.0.0", 90, 81, Protocol::Tcp)];
+    let error = refused(&lab, &endpoint);
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains("published port 0.0.0.0:90"), "{error}");
+    assert_eq!(lab.run("host", "ip -o link show type veth").lines().count(), 2, "uplink and b's");
+    // What failed took nothing from the one that has it.
+    let _web = lab.serve("b", B, 80);
+    lab.reach("lan", HOST, 90);
+}
+
+#[test]
+fn a_container_in_two_networks_leaves_through_the_chosen_one() {
+    let Some(mut lab) = Lab::new("a_container_in_two_networks_leaves_through_the_chosen_one")
+    else {
+        return;
+    };
+    let (front, back) = (network("front", "10.89.0.0/24"), network("back", "10.89.1.0/24"));
+    for net in [&front, &back] {
+        lab.on_host(|networks| networks.create(net)).unwrap();
+    }
+    let mut a = lab.container(&front, "a", "10.89.0.2/24", vec![]);
+    let mut second = Endpoint::new("a", &a.netns, "10.89.1.2/24".parse().unwrap());
+    second.interface = InterfaceName::ethernet(1);
+    lab.on_host(|networks| networks.connect(&back, &second)).unwrap();
+    assert!(lab.run("a", "ip route show default").contains("via 10.89.0.1 dev eth0"));
+    second.gateway = Some("10.89.1.1".parse().unwrap());
+    lab.on_host(|networks| networks.set_default_route(&second)).unwrap();
+    assert_eq!(lab.run("a", "ip route show default").trim(), "default via 10.89.1.1 dev eth1");
+    let on_lan = lab.serve("lan", LAN, 0);
+    assert_eq!(lab.reach("a", LAN, on_lan.port), IpAddr::V4(HOST));
+    a.gateway = None;
+    assert!(lab.on_host(|networks| networks.set_default_route(&a)).is_err());
+}
+
+#[test]
+fn many_containers_connect_at_once() {
+    let Some(mut lab) = Lab::new("many_containers_connect_at_once") else { return };
+    let net = network("front", "10.89.0.0/24");
+    let endpoints: Vec<_> = (2..34_u8)
+        .map(|last| {
+            let netns = lab.namespace(&format!("c{last}"));
+            let mut endpoint = Endpoint::new(
+                format!("c{last}"),
+                netns,
+                format!("10.89.0.{last}/24").parse().unwrap(),
+            );
+            endpoint.ports = vec![mapping("0.0.0.0", 1000 + u16::from(last), 80, Protocol::Tcp)];
+            endpoint
+        })
+        .collect();
+    lab.on_host(|networks| networks.create(&net)).unwrap();
+    let (lab, net) = (&lab, &net);
+    std::thread::scope(|scope| {
+        for chunk in endpoints.chunks(4) {
+            scope.spawn(move || {
+                for endpoint in chunk {
+                    lab.on_host(|networks| networks.connect(net, endpoint)).unwrap();
+                }
+            });
+        }
+    });
+    let _last = lab.serve("c33", Ipv4Addr::new(10, 89, 0, 33), 80);
+    lab.reach("c2", Ipv4Addr::new(10, 89, 0, 33), 80);
+    lab.reach("host", HOST, 1033);
+    std::thread::scope(|scope| {
+        for chunk in endpoints.chunks(4) {
+            scope.spawn(move || {
+                for endpoint in chunk {
+                    lab.on_host(|networks| networks.disconnect(net, endpoint))
+                        .into_result()
+                        .unwrap();
+                }
+            });
+        }
+    });
+    lab.on_host(|networks| networks.remove(net)).into_result().unwrap();
+    lab.assert_clean();
 }
 
 #[test]

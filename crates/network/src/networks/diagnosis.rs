@@ -5,8 +5,7 @@ use std::fmt;
 use brig_linux::netlink::{Protocol, Socket};
 
 use super::table_exists;
-use crate::conntrack::attributes;
-use crate::nft::{Attributes, Hook, MessageType};
+use crate::nft::{Attributes, Hook, MessageType, attributes};
 use crate::{Result, sysctl};
 
 /// Something that an administrator should know.
