@@ -1,0 +1,171 @@
+//! The walls between the crates, checked over `cargo metadata` and the crates' root files.
+//!
+//! Each rule carries the number of the invariant in ARCHITECTURE.md that it enforces, so that a failure says what was
+//! broken and where to read why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::process::{cargo, output, workspace};
+
+/// Which crates of ours each crate may import (normal and build dependencies; tests may look further).
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("brig-linux", &[]),
+    ("brig-runtime", &["brig-linux"]),
+    ("brig-storage", &["brig-linux"]),
+    ("brig-network", &["brig-linux"]),
+    ("brig-images", &[]),
+    ("brig-engine-api", &[]),
+    ("brig-shim-protocol", &[]),
+    (
+        "brig-manager",
+        &["brig-images", "brig-storage", "brig-network", "brig-engine-api", "brig-shim-protocol"],
+    ),
+    ("brig", &["brig-engine-api"]),
+    ("brigd", &["brig-manager"]),
+    ("containerd-shim-brig-v1", &["brig-runtime", "brig-shim-protocol", "brig-linux"]),
+    ("brig-runtime-cli", &["brig-runtime", "brig-linux"]),
+    ("xtask", &[]),
+];
+
+/// Crates in whose dependency tree an async runtime must not appear (invariant 1).
+const WITHOUT_TOKIO: &[&str] = &[
+    "brig-linux",
+    "brig-runtime",
+    "brig-storage",
+    "brig-network",
+    "brig-shim-protocol",
+    "containerd-shim-brig-v1",
+    "brig-runtime-cli",
+];
+
+/// Crates that may hold `unsafe` code in files that opt in (invariant 12).
+const MAY_BE_UNSAFE: &[&str] = &["linux", "runtime"];
+
+/// Checks every rule and reports all violations at once.
+pub(crate) fn check() -> Result<()> {
+    let graph = Graph::load()?;
+    let mut broken = Vec::new();
+    broken.extend(forbidden_imports(&graph));
+    broken.extend(forbidden_tokio(&graph));
+    broken.extend(missing_forbid_unsafe()?);
+    if !broken.is_empty() {
+        bail!("the layers are broken (see ARCHITECTURE.md):\n  {}", broken.join("\n  "));
+    }
+    println!("layers: {} crates checked", MAY_IMPORT.len());
+    Ok(())
+}
+
+fn forbidden_imports(graph: &Graph) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (name, allowed) in MAY_IMPORT {
+        for import in graph.direct(name) {
+            if graph.ours.contains(import) && !allowed.contains(&import.as_str()) {
+                let invariant = match (*name, import.as_str()) {
+                    ("brig-manager", "brig-runtime") => "invariant 3, the manager never links the runtime",
+                    ("brig-images", "brig-storage") | ("brig-storage", "brig-images") => {
+                        "invariant 2, images and storage do not know each other"
+                    }
+                    _ => "the crate table, arrows point down and siblings never import each other",
+                };
+                broken.push(format!("{name} imports {import}: {invariant}"));
+            }
+        }
+    }
+    broken
+}
+
+fn forbidden_tokio(graph: &Graph) -> Vec<String> {
+    WITHOUT_TOKIO
+        .iter()
+        .filter_map(|name| {
+            let path = graph.path_to(name, "tokio")?;
+            Some(format!("{}: invariant 1, tokio stays above the line", path.join(" → ")))
+        })
+        .collect()
+}
+
+fn missing_forbid_unsafe() -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    for entry in fs::read_dir(workspace().join("crates")).context("list crates")? {
+        let directory = entry.context("list crates")?.path();
+        let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let root = directory.join("src/lib.rs");
+        let text = fs::read_to_string(&root).with_context(|| format!("read {}", root.display()))?;
+        if !MAY_BE_UNSAFE.contains(&name.as_str()) && !text.contains("#![forbid(unsafe_code)]") {
+            broken.push(format!(
+                "crates/{name}/src/lib.rs lacks #![forbid(unsafe_code)]: invariant 12, unsafe code lives in linux and runtime"
+            ));
+        }
+    }
+    Ok(broken)
+}
+
+/// The resolved dependency graph without development dependencies.
+struct Graph {
+    ours: BTreeSet<String>,
+    edges: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Graph {
+    fn load() -> Result<Self> {
+        let text = output(cargo().args(["metadata", "--format-version", "1", "--locked"]))?;
+        let metadata: Value = serde_json::from_str(&text).context("parse cargo metadata")?;
+        let mut names = BTreeMap::new();
+        for package in array(&metadata["packages"]) {
+            names.insert(string(&package["id"]), string(&package["name"]));
+        }
+        let name_of = |id: &Value| names.get(&string(id)).cloned().unwrap_or_default();
+        let ours = array(&metadata["workspace_members"]).iter().map(name_of).collect();
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for node in array(&metadata["resolve"]["nodes"]) {
+            let targets = edges.entry(name_of(&node["id"])).or_default();
+            for dependency in array(&node["deps"]) {
+                // A dependency's kind is null when normal, else "dev" or "build".
+                let real = array(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
+                if real {
+                    targets.insert(name_of(&dependency["pkg"]));
+                }
+            }
+        }
+        Ok(Self { ours, edges })
+    }
+
+    fn direct(&self, name: &str) -> impl Iterator<Item = &String> {
+        self.edges.get(name).into_iter().flatten()
+    }
+
+    /// The chain of imports from `from` to `wanted`, if there is one.
+    fn path_to(&self, from: &str, wanted: &str) -> Option<Vec<String>> {
+        let mut previous: BTreeMap<String, String> = BTreeMap::new();
+        let mut queue = vec![from.to_owned()];
+        while let Some(name) = queue.pop() {
+            if name == wanted {
+                let mut path = vec![name];
+                while let Some(parent) = path.last().and_then(|last| previous.get(last)) {
+                    path.push(parent.clone());
+                }
+                path.reverse();
+                return Some(path);
+            }
+            for next in self.direct(&name) {
+                if next != from && !previous.contains_key(next) {
+                    previous.insert(next.clone(), name.clone());
+                    queue.push(next.clone());
+                }
+            }
+        }
+        None
+    }
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn string(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,184 @@
+//! The test command: installs what the tests need, runs all of them, and counts.
+//!
+//! Order: programs (release), unit tests and crate tests, integration tests one at a time (each compares what the machine
+//! holds before and after), the VM matrix, and a last look for leaks around the whole. A test that cannot run here prints
+//! `SKIPPED name: why`; those lines are collected, shown at the end and counted.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::leaks::Snapshot;
+use crate::process::{cargo, require_root, show, step, target_directory};
+use crate::{binaries, packages, vm};
+
+/// Real parts that the integration tests use: a registry, an image tool as second client, peers and probes.
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "docker-registry",
+    "iproute2",
+    "libseccomp-dev",
+    "nftables",
+    "procps",
+    "runc",
+    "skopeo",
+    "strace",
+    "tini",
+    "umoci",
+    "util-linux",
+];
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Options {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Without the VM matrix
+    #[arg(long)]
+    no_vm: bool,
+    /// Only the VM matrix
+    #[arg(long)]
+    only_vm: bool,
+}
+
+/// Runs the tests.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    require_root("the test suite (it makes namespaces, cgroups, mounts and networks)")?;
+    packages::ensure(PACKAGES)?;
+    docker_client()?;
+    let programs = target_directory().join("dist/bin");
+    binaries::build(&programs)?;
+    let before = Snapshot::take();
+    let mut total = Totals::default();
+    if !options.only_vm {
+        let filter = options.filter.as_deref();
+        step("Unit and crate tests");
+        total.add(suite(cargo().args(["test", "--locked", "--no-fail-fast", "--workspace", "--exclude", "brig-tests"]), filter, None)?);
+        step("Integration tests (one at a time: each looks for leaks around itself)");
+        let mut integration = cargo();
+        integration
+            .args(["test", "--locked", "--no-fail-fast", "-p", "brig-tests"])
+            .env("BRIG_TEST_PROGRAMS", &programs);
+        total.add(suite(&mut integration, filter, Some(1))?);
+    }
+    if !options.no_vm && options.filter.is_none() {
+        step("The VM: pure cgroup v2 with systemd");
+        total.add(vm::matrix(&programs)?);
+    }
+    let leaks = before.grown(&Snapshot::take());
+    total.report(&leaks);
+    if total.failed > 0 || !leaks.is_empty() {
+        bail!("{} tests failed, {} things leaked", total.failed, leaks.len());
+    }
+    if total.passed == 0 {
+        bail!("no test ran: is the filter right?");
+    }
+    Ok(())
+}
+
+/// The docker command line, which the tests point at brigd. Debian splits it from its daemon only in newer releases.
+fn docker_client() -> Result<()> {
+    if crate::process::find("docker").is_some() {
+        return Ok(());
+    }
+    packages::ensure(&["docker.io"])
+}
+
+/// What a run of tests came to.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: Vec<String>,
+    pub(crate) failures: Vec<String>,
+}
+
+impl Totals {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped.extend(other.skipped);
+        self.failures.extend(other.failures);
+    }
+
+    /// Reads one line of a test program's output.
+    pub(crate) fn read(&mut self, line: &str) {
+        if let Some(skip) = line.trim_start().strip_prefix("SKIPPED ") {
+            self.skipped.push(skip.to_owned());
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            self.passed += count_before(counts, " passed");
+            self.failed += count_before(counts, " failed");
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failures.push(name.to_owned());
+        }
+    }
+
+    fn report(&self, leaks: &[String]) {
+        step("Result");
+        for skip in &self.skipped {
+            println!("skipped  {skip}");
+        }
+        for failure in &self.failures {
+            println!("failed   {failure}");
+        }
+        for leak in leaks {
+            println!("leaked   {leak}");
+        }
+        // A skipped test returned early and libtest counted it as passed.
+        let passed = self.passed.saturating_sub(self.skipped.len());
+        println!("{passed} passed, {} failed, {} skipped", self.failed, self.skipped.len());
+    }
+}
+
+fn count_before(text: &str, word: &str) -> usize {
+    let digits = text.split(word).next().and_then(|head| head.rsplit([' ', ';']).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Runs one cargo test command, shows its results as they come, keeps everything in a log.
+fn suite(command: &mut Command, filter: Option<&str>, threads: Option<u32>) -> Result<Totals> {
+    command.arg("--");
+    command.args(filter);
+    command.arg("--show-output");
+    if let Some(threads) = threads {
+        command.arg(format!("--test-threads={threads}"));
+    }
+    let shown = show(command);
+    println!("$ {shown}");
+    let log_path = target_directory().join("test.log");
+    let mut log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .with_context(|| format!("open {}", log_path.display()))?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {shown}"))?;
+    let stdout = child.stdout.take().context("take the test's output")?;
+    let mut totals = Totals::default();
+    let mut quiet = false;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.context("read the test's output")?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(log, "{line}").context("write the test log")?;
+        totals.read(&line);
+        quiet = match line.as_ref() {
+            "successes:" => true,
+            "failures:" => false,
+            _ => quiet && !line.starts_with("test result:") && !line.starts_with("running "),
+        };
+        if !quiet && !line.trim().is_empty() {
+            println!("{line}");
+        }
+    }
+    let status = child.wait().with_context(|| format!("wait for {shown}"))?;
+    if !status.success() && totals.failed == 0 {
+        // It did not compile, or a test program died without a result line.
+        bail!("{shown}: {status} (all output: {})", log_path.display());
+    }
+    Ok(totals)
+}
