@@ -5,8 +5,8 @@ use std::process::Stdio;
 use anyhow::Result;
 use clap::Args;
 
-use crate::process::{cargo, command, run, step};
-use crate::{fuzz, layers, packages, tests};
+use crate::process::{self, cargo, command, step};
+use crate::{layers, packages, tests};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -19,21 +19,27 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure(packages::BUILD)?;
     step("Format");
-    crate::process::run(cargo().args(["fmt", "--all", "--", "--check"]))?;
+    process::run(cargo().args(["fmt", "--all", "--", "--check"]))?;
     step("Layers");
     layers::check()?;
     step("Clippy");
-    crate::process::run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    process::run(cargo().args([
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
     step("Documentation");
-    crate::process::run(
+    process::run(
         cargo()
             .args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     step("Licences, bans and sources");
     deny()?;
-    step("Fuzz corpus");
-    fuzz::replay()?;
     if options.skip_tests {
         return Ok(());
     }
@@ -41,14 +47,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn deny() -> Result<()> {
-    let present = command("cargo").args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let present = command("cargo")
+        .args(["deny", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     if !present.is_ok_and(|status| status.success()) {
-        run_install()?;
+        install_deny()?;
     }
     // Advisories need a database from elsewhere; run `cargo deny check advisories` where it can be fetched.
-    run(cargo().args(["deny", "--locked", "check", "licenses", "bans", "sources"]))
+    process::run(cargo().args(["deny", "--locked", "check", "licenses", "bans", "sources"]))
 }
 
-fn run_install() -> Result<()> {
-    run(cargo().args(["install", "--quiet", "--locked", "cargo-deny@0.20.2"]))
+fn install_deny() -> Result<()> {
+    process::run(cargo().args(["install", "--quiet", "--locked", "cargo-deny@0.20.2"]))
 }

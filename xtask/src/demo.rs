@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::leaks::Snapshot;
-use crate::process::{command, output, require_root, run, show, step, target_directory};
+use crate::process::{self, command, output, require_root, show, step, target_directory};
 use crate::registry::Registry;
 use crate::{binaries, image, packages};
 
@@ -31,8 +31,10 @@ pub(crate) fn run() -> Result<()> {
         bail!("the demonstration left something behind:\n  {}", leaks.join("\n  "));
     }
     println!("\nThe machine is as it was. What to type next:\n");
-    println!("  cargo xtask install                  # put brig, brigd and the runtime in place");
-    println!("  brig run -d -p 8080:80 nginx         # the same from a public registry, where one answers");
+    println!("  export PATH=$PWD/target/dist/bin:$PATH");
+    println!(
+        "  brig run -d -p 8080:80 nginx         # the same from a public registry, where one answers"
+    );
     println!("  brig run -it --rm debian bash        # a shell in a container");
     Ok(())
 }
@@ -58,7 +60,9 @@ fn perform() -> Result<()> {
     fetch(&format!("http://127.0.0.1:{port}/"))?;
     match own_address() {
         Some(address) => fetch(&format!("http://{address}:{port}/"))?,
-        None => println!("(this machine has no address but loopback, so the page was fetched there only)"),
+        None => println!(
+            "(this machine has no address but loopback, so the page was fetched there only)"
+        ),
     }
 
     step("Look at it");
@@ -85,7 +89,8 @@ struct Daemon {
 impl Daemon {
     fn start(programs: &std::path::Path) -> Result<Self> {
         step("Start brigd");
-        let directory = tempfile::Builder::new().prefix("brig-demo-").tempdir().context("make a directory")?;
+        let directory =
+            tempfile::Builder::new().prefix("brig-demo-").tempdir().context("make a directory")?;
         let path = directory.path().join("brig.sock");
         let socket = format!("unix://{}", path.display());
         let log = fs::File::create(directory.path().join("brigd.log")).context("create the log")?;
@@ -104,7 +109,8 @@ impl Daemon {
         let deadline = Instant::now() + PATIENCE;
         while std::os::unix::net::UnixStream::connect(&path).is_err() {
             if process.try_wait().context("look at brigd")?.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(directory.path().join("brigd.log")).unwrap_or_default();
+                let log =
+                    fs::read_to_string(directory.path().join("brigd.log")).unwrap_or_default();
                 bail!("brigd did not start:\n{log}");
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -121,14 +127,20 @@ impl Daemon {
     /// Types a command as an operator would, and shows what it prints.
     fn show(&self, words: &[&str]) -> Result<()> {
         println!("\n$ brig {}", words.join(" "));
-        run(&mut self.brig(words))
+        process::run(&mut self.brig(words))
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.brig(&["rm", "--force", "web"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = self
+            .brig(&["rm", "--force", "web"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if let Some(pid) =
+            i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw)
+        {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.process.wait();
@@ -139,10 +151,20 @@ impl Drop for Daemon {
 fn fetch(url: &str) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let page = output(command("curl").args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "5", url]));
+        let page = output(command("curl").args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "5",
+            url,
+        ]));
         match page {
             Ok(page) => {
-                let title = page.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
+                let title =
+                    page.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
                 println!("$ curl {url}\n{}", title.unwrap_or("(no title)"));
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::packages;
-use crate::process::{command, find, output, run, step, target_directory, workspace};
+use crate::process::{command, run, step, target_directory};
 
 /// What an image is to be.
 #[derive(Debug)]
@@ -57,7 +57,8 @@ pub(crate) fn debian(recipe: &Recipe<'_>) -> Result<PathBuf> {
     if !recipe.packages.is_empty() {
         bootstrap.arg(format!("--include={}", recipe.packages.join(",")));
     }
-    for unneeded in ["usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "var/cache/apt/*"] {
+    for unneeded in ["usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "var/cache/apt/*"]
+    {
         bootstrap.arg(format!("--customize-hook=rm -rf \"$1\"/{unneeded}"));
     }
     if !recipe.customise.is_empty() {
@@ -87,66 +88,23 @@ fn docker_archive(layer: &Path, recipe: &Recipe<'_>, work: &Path, archive: &Path
     let config = serde_json::to_vec(&config).context("write the configuration")?;
     let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
     write(&work.join(&config_name), &config)?;
-    let manifest = json!([{"Config": config_name, "RepoTags": [recipe.name], "Layers": ["layer.tar"]}]);
+    let manifest =
+        json!([{"Config": config_name, "RepoTags": [recipe.name], "Layers": ["layer.tar"]}]);
     write(&work.join("manifest.json"), manifest.to_string().as_bytes())?;
     let unfinished = archive.with_extension("unfinished");
-    run(command("tar")
-        .arg("-C")
-        .arg(work)
-        .arg("-cf")
-        .arg(&unfinished)
-        .args(["manifest.json", &config_name, "layer.tar"]))?;
+    run(command("tar").arg("-C").arg(work).arg("-cf").arg(&unfinished).args([
+        "manifest.json",
+        &config_name,
+        "layer.tar",
+    ]))?;
     fs::rename(&unfinished, archive).with_context(|| format!("rename to {}", archive.display()))
 }
 
 /// The host's own package sources, so that an image is made from where the host itself installs.
 fn apt_sources() -> Option<&'static str> {
-    ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"].into_iter().find(|file| {
-        fs::read_to_string(file).is_ok_and(|text| text.contains("bookworm"))
-    })
-}
-
-/// A busybox root file system below `directory`: the static binary and a link for every applet.
-pub(crate) fn busybox_tree(directory: &Path) -> Result<()> {
-    packages::ensure(&["busybox-static"])?;
-    let busybox = find("busybox").context("busybox-static installed no busybox")?;
-    for part in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "var"] {
-        let path = directory.join(part);
-        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-    }
-    let target = directory.join("bin/busybox");
-    fs::copy(&busybox, &target).with_context(|| format!("copy {}", busybox.display()))?;
-    for applet in output(command(&busybox).arg("--list"))?.split_whitespace() {
-        if applet != "busybox" {
-            std::os::unix::fs::symlink("busybox", directory.join("bin").join(applet))
-                .with_context(|| format!("link {applet}"))?;
-        }
-    }
-    write(&directory.join("etc/passwd"), b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
-    write(&directory.join("etc/group"), b"root:x:0:\nnogroup:x:65534:\n")
-}
-
-/// A small image around busybox, as a docker archive.
-pub(crate) fn busybox() -> Result<PathBuf> {
-    let directory = target_directory().join("images");
-    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    let archive = directory.join("busybox.tar");
-    if archive.exists() {
-        return Ok(archive);
-    }
-    let work = tempfile::tempdir_in(&directory).context("make a work directory")?;
-    let tree = work.path().join("tree");
-    busybox_tree(&tree)?;
-    let layer = work.path().join("layer.tar");
-    run(command("tar").args(["--numeric-owner", "--owner=0", "--group=0", "-C"]).arg(&tree).arg("-cf").arg(&layer).arg("."))?;
-    let recipe = Recipe {
-        name: "busybox:latest",
-        packages: &[],
-        customise: "",
-        config: json!({"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]}),
-    };
-    docker_archive(&layer, &recipe, work.path(), &archive)?;
-    Ok(archive)
+    ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"]
+        .into_iter()
+        .find(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("bookworm")))
 }
 
 fn hash_file(path: &Path) -> Result<String> {
@@ -180,9 +138,4 @@ fn hex(bytes: &[u8]) -> String {
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path).with_context(|| format!("create {}", path.display()))?;
     file.write_all(bytes).with_context(|| format!("write {}", path.display()))
-}
-
-/// Where the images' archives are kept, for messages.
-pub(crate) fn cache() -> PathBuf {
-    workspace().join("target/images")
 }

@@ -65,7 +65,9 @@ fn forbidden_imports(graph: &Graph) -> Vec<String> {
         for import in graph.direct(name) {
             if graph.ours.contains(import) && !allowed.contains(&import.as_str()) {
                 let invariant = match (*name, import.as_str()) {
-                    ("brig-manager", "brig-runtime") => "invariant 3, the manager never links the runtime",
+                    ("brig-manager", "brig-runtime") => {
+                        "invariant 3, the manager never links the runtime"
+                    }
                     ("brig-images", "brig-storage") | ("brig-storage", "brig-images") => {
                         "invariant 2, images and storage do not know each other"
                     }
@@ -125,7 +127,8 @@ impl Graph {
             let targets = edges.entry(name_of(&node["id"])).or_default();
             for dependency in array(&node["deps"]) {
                 // A dependency's kind is null when normal, else "dev" or "build".
-                let real = array(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
+                let real =
+                    array(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
                 if real {
                     targets.insert(name_of(&dependency["pkg"]));
                 }

@@ -18,7 +18,10 @@ impl Snapshot {
     pub(crate) fn take() -> Self {
         Self(vec![
             ("mount", mounts()),
-            ("link", lines(&["ip", "-o", "link"], |line| line.split(':').nth(1).map(str::to_owned))),
+            (
+                "link",
+                lines(&["ip", "-o", "link"], |line| line.split(':').nth(1).map(str::to_owned)),
+            ),
             ("network namespace", network_namespaces()),
             ("nft rule", lines(&["nft", "list", "ruleset"], |line| Some(line.to_owned()))),
             ("cgroup", cgroups()),
@@ -78,7 +81,9 @@ fn processes() -> BTreeSet<String> {
             let name = fs::read_to_string(process.join("comm")).ok()?;
             let ours = ["brig", "containerd-shim", "docker-registry"];
             let pid = process.file_name()?.to_string_lossy().into_owned();
-            ours.iter().any(|start| name.starts_with(start)).then(|| format!("{} {pid}", name.trim()))
+            ours.iter()
+                .any(|start| name.starts_with(start))
+                .then(|| format!("{} {pid}", name.trim()))
         })
         .collect()
 }
@@ -94,10 +99,7 @@ fn files() -> BTreeSet<String> {
 }
 
 fn process_directories() -> impl Iterator<Item = std::path::PathBuf> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok()))
+    fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok())
+    })
 }

@@ -4,12 +4,9 @@
 //! Debian's packages or with cargo, says what it is doing, and leaves the machine as it was.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task runner speaks to its user")]
 
-mod bench;
 mod binaries;
 mod ci;
 mod demo;
-mod dist;
-mod fuzz;
 mod image;
 mod layers;
 mod leaks;
@@ -17,9 +14,7 @@ mod packages;
 mod process;
 mod registry;
 mod tests;
-mod vm;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -35,30 +30,12 @@ struct Arguments {
 enum Task {
     /// Show Brig at work: a real nginx image, pushed, pulled, run, published, inspected and removed
     Demo,
-    /// Install what the tests need and run all of them: unit, integration as root, and the VM matrix
+    /// Install what the tests need and run all of them: unit and privileged tests, as root on this machine
     Test(tests::Options),
-    /// What CI runs: format, clippy, layers, docs, cargo-deny, all tests, fuzz corpus replay
+    /// What CI runs: format, layers, clippy, docs, cargo-deny, all tests
     Ci(ci::Options),
     /// Check that no crate imports what the architecture forbids
     Layers,
-    /// Build the release programs into an installable tree
-    Dist {
-        /// Where the tree goes
-        #[arg(default_value = "target/dist")]
-        directory: PathBuf,
-    },
-    /// Build and install the programs, units, completions and man pages
-    Install {
-        /// Installation prefix
-        #[arg(long, default_value = "/usr/local")]
-        prefix: PathBuf,
-    },
-    /// Boot the test VM and run a command in it
-    Vm(vm::Options),
-    /// Measure Brig beside its peers
-    Bench(bench::Options),
-    /// Replay the fuzz corpus on stable, or run the fuzzers (needs a nightly toolchain)
-    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -67,11 +44,6 @@ fn main() -> ExitCode {
         Task::Test(options) => tests::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::Layers => layers::check(),
-        Task::Dist { directory } => dist::build(&directory),
-        Task::Install { prefix } => dist::install(&prefix),
-        Task::Vm(options) => vm::run(&options),
-        Task::Bench(options) => bench::run(&options),
-        Task::Fuzz(options) => fuzz::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

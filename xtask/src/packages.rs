@@ -40,18 +40,6 @@ pub(crate) fn ensure(packages: &[&str]) -> Result<()> {
         .stdout(Stdio::null()))
 }
 
-/// Like [`ensure`], for packages without which only a comparison is lost: says what it could not install.
-pub(crate) fn wish(packages: &[&str]) -> Vec<String> {
-    let mut failed = Vec::new();
-    for package in packages {
-        if let Err(error) = ensure(&[package]) {
-            eprintln!("could not install {package}: {error:#}");
-            failed.push((*package).to_owned());
-        }
-    }
-    failed
-}
-
 fn installed(package: &str) -> bool {
     command("dpkg-query")
         .args(["-W", "-f=${db:Status-Status}", package])

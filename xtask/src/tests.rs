@@ -1,8 +1,7 @@
 //! The test command: installs what the tests need, runs all of them, and counts.
 //!
-//! Order: programs (release), unit tests and crate tests, integration tests one at a time (each compares what the machine
-//! holds before and after), the VM matrix, and a last look for leaks around the whole. A test that cannot run here prints
-//! `SKIPPED name: why`; those lines are collected, shown at the end and counted.
+//! The privileged tests make namespaces, cgroups and mounts on this machine; what the machine holds is compared around the
+//! whole suite. A test that cannot run here prints `SKIPPED name: why`; those lines are collected, shown and counted.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::leaks::Snapshot;
+use crate::packages;
 use crate::process::{cargo, require_root, show, step, target_directory};
-use crate::{binaries, packages, vm};
 
 /// Real parts that the integration tests use: a registry, an image tool as second client, peers and probes.
 const PACKAGES: &[&str] = &[
@@ -35,12 +34,6 @@ const PACKAGES: &[&str] = &[
 pub(crate) struct Options {
     /// Only tests whose name contains this
     filter: Option<String>,
-    /// Without the VM matrix
-    #[arg(long)]
-    no_vm: bool,
-    /// Only the VM matrix
-    #[arg(long)]
-    only_vm: bool,
 }
 
 /// Runs the tests.
@@ -48,25 +41,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     require_root("the test suite (it makes namespaces, cgroups, mounts and networks)")?;
     packages::ensure(PACKAGES)?;
     docker_client()?;
-    let programs = target_directory().join("dist/bin");
-    binaries::build(&programs)?;
     let before = Snapshot::take();
+    step("Unit and privileged tests");
     let mut total = Totals::default();
-    if !options.only_vm {
-        let filter = options.filter.as_deref();
-        step("Unit and crate tests");
-        total.add(suite(cargo().args(["test", "--locked", "--no-fail-fast", "--workspace", "--exclude", "brig-tests"]), filter, None)?);
-        step("Integration tests (one at a time: each looks for leaks around itself)");
-        let mut integration = cargo();
-        integration
-            .args(["test", "--locked", "--no-fail-fast", "-p", "brig-tests"])
-            .env("BRIG_TEST_PROGRAMS", &programs);
-        total.add(suite(&mut integration, filter, Some(1))?);
-    }
-    if !options.no_vm && options.filter.is_none() {
-        step("The VM: pure cgroup v2 with systemd");
-        total.add(vm::matrix(&programs)?);
-    }
+    let mut all = cargo();
+    all.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
+    total.add(suite(&mut all, options.filter.as_deref())?);
     let leaks = before.grown(&Snapshot::take());
     total.report(&leaks);
     if total.failed > 0 || !leaks.is_empty() {
@@ -110,7 +90,9 @@ impl Totals {
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count_before(counts, " passed");
             self.failed += count_before(counts, " failed");
-        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+        } else if let Some(name) =
+            line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
+        {
             self.failures.push(name.to_owned());
         }
     }
@@ -138,13 +120,10 @@ fn count_before(text: &str, word: &str) -> usize {
 }
 
 /// Runs one cargo test command, shows its results as they come, keeps everything in a log.
-fn suite(command: &mut Command, filter: Option<&str>, threads: Option<u32>) -> Result<Totals> {
+fn suite(command: &mut Command, filter: Option<&str>) -> Result<Totals> {
     command.arg("--");
     command.args(filter);
     command.arg("--show-output");
-    if let Some(threads) = threads {
-        command.arg(format!("--test-threads={threads}"));
-    }
     let shown = show(command);
     println!("$ {shown}");
     let log_path = target_directory().join("test.log");
