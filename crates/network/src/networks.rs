@@ -448,6 +448,15 @@ impl Networks {
         Ok(Socket::open(Protocol::Netfilter)?.transact(&batch)?)
     }
 
+    /// Whether the table with all its rules is there: `false` after somebody flushed or deleted it, when ports are dead
+    /// and containers exposed until [`sync`](Self::sync). Cheap enough to ask every few seconds.
+    ///
+    /// # Errors
+    /// What netlink reports.
+    pub fn is_intact(&self) -> Result<bool> {
+        diagnosis::is_intact(self.instance.table())
+    }
+
     /// Looks for reasons why containers may be cut off although everything here is in place.
     ///
     /// # Errors

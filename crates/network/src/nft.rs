@@ -30,6 +30,7 @@ pub(crate) enum MessageType {
     NewChain = 3,
     GetChain = 4,
     NewRule = 6,
+    GetRule = 7,
     NewSet = 9,
     NewElement = 12,
     GetElement = 13,
@@ -276,7 +277,7 @@ pub(crate) fn delete_table(batch: &mut Batch, name: &str) {
     push(batch, MessageType::DeleteTable, 0, attributes, format!("delete nft table {name}"));
 }
 
-/// The body of a request for one table.
+/// The body of a request for one table, or for all that one table holds.
 pub(crate) fn get_table(name: &str) -> Vec<u8> {
     let mut attributes = Attributes::new(FAMILY_INET);
     attributes.text(1, name);
@@ -367,6 +368,12 @@ fn create_set(batch: &mut Batch, table: &str, set: &Set, id: u32) {
         });
     }
     attributes.number(10, id);
+    if set.key == [Type::InterfaceName] {
+        // How nft is told the byte order of the key (libnftnl's NFTNL_UDATA_SET_KEYBYTEORDER: type, length, host order);
+        // it prints empty names otherwise.
+        let [a, b, c, d] = 1_u32.to_ne_bytes();
+        attributes.bytes(13, &[0, 4, a, b, c, d]);
+    }
     push(
         batch,
         MessageType::NewSet,

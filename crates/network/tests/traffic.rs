@@ -8,7 +8,9 @@
 
 mod lab;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use brig_network::{
     Endpoint, ErrorKind, InterfaceName, NetworkConfig, NetworkState, ProblemKind, Protocol, dns,
@@ -225,6 +227,12 @@ fn synchronising_keeps_connections_and_repairs_everything() {
     let web = lab.publish("0.0.0.0", "80");
     let a = lab.container(&front, "a", "10.89.0.2/24", vec![web]);
     let b = lab.container(&back, "b", "10.89.1.2/24", vec![]);
+    let listener = netns::run_in(&a.netns, || Ok(TcpListener::bind((A, 80)).unwrap())).unwrap();
+    let mut client =
+        netns::run_in(&lab.path("lan"), || Ok(TcpStream::connect((HOST, web.host_port)).unwrap()))
+            .unwrap();
+    let mut served = listener.accept().unwrap().0;
+    drop(listener);
     let _web = lab.serve("a", A, 80);
     let before = lab.run("host", "nft list ruleset");
     let state = [
@@ -237,10 +245,19 @@ fn synchronising_keeps_connections_and_repairs_everything() {
         before,
         "the incremental table equals the rebuilt one"
     );
+    assert!(before.contains("\"br-front\""), "{before}");
+    assert!(lab.on_host(|networks| networks.is_intact()).unwrap());
     lab.run("host", "nft flush table inet brig-test");
+    assert!(!lab.on_host(|networks| networks.is_intact()).unwrap());
     lab.sync(&state);
+    assert!(lab.on_host(|networks| networks.is_intact()).unwrap());
     assert_eq!(lab.run("host", "nft list ruleset"), before);
     lab.reach("lan", HOST, web.host_port);
+    client.write_all(b"still").unwrap();
+    let mut heard = [0; 5];
+    served.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    served.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"still");
 
     let swept = lab.on_host(|networks| networks.sweep(&state));
     assert!(swept.removed.is_empty() && swept.errors.is_empty(), "{swept:?}");
@@ -429,7 +446,7 @@ fn the_resolver_is_reached_at_port_53_beside_the_containers_own() {
         let (sender, stream) = netns::run_in(&path, || {
             let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             sender.send_to(b"query", (dns::ADDRESS, 53)).unwrap();
-            Ok((sender, std::net::TcpStream::connect((dns::ADDRESS, 53)).unwrap()))
+            Ok((sender, TcpStream::connect((dns::ADDRESS, 53)).unwrap()))
         })
         .unwrap();
         let mut buffer = [0; 16];

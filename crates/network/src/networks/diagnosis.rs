@@ -5,8 +5,8 @@ use std::fmt;
 use brig_linux::netlink::{Protocol, Socket};
 
 use super::table_exists;
-use crate::nft::{Attributes, Hook, MessageType, attributes};
-use crate::{Result, sysctl};
+use crate::nft::{self, Attributes, Hook, MessageType, attributes};
+use crate::{Result, firewall, sysctl};
 
 /// Something that an administrator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// Our table is not there: flushed, or no network was made yet.
+    /// Our table or its rules are not there: flushed, or no network was made yet.
     TableMissing,
     /// The host does not forward IPv4.
     ForwardingDisabled,
@@ -40,10 +40,10 @@ impl fmt::Display for Problem {
 pub(super) fn diagnose(table: &str) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     let mut socket = Socket::open(Protocol::Netfilter)?;
-    if !table_exists(&mut socket, table)? {
+    if !is_intact(table)? {
         problems.push(Problem {
             kind: ProblemKind::TableMissing,
-            text: format!("nft table inet {table} is missing, so containers are neither reachable nor isolated; synchronise the networks"),
+            text: format!("nft table inet {table} is missing or damaged, so containers are neither reachable nor isolated; synchronise the networks"),
         });
     }
     if !sysctl::forwarding_enabled() {
@@ -74,6 +74,23 @@ pub(super) fn diagnose(table: &str) -> Result<Vec<Problem>> {
         });
     }
     Ok(problems)
+}
+
+pub(super) fn is_intact(table: &str) -> Result<bool> {
+    let mut socket = Socket::open(Protocol::Netfilter)?;
+    if !table_exists(&mut socket, table)? {
+        return Ok(false);
+    }
+    let mut rules = 0;
+    let request = nft::get_table(table);
+    socket.dump_raw(
+        "list nft rules",
+        MessageType::GetRule.with_subsystem(),
+        &request,
+        &mut |_, _| rules += 1,
+    )?;
+    let expected: usize = firewall::table(table).chains.iter().map(|chain| chain.rules.len()).sum();
+    Ok(rules == expected)
 }
 
 #[derive(Debug, Default)]
