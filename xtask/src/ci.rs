@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     step("Documentation");
     process::run(
         cargo()
-            .args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"])
+            .args(["doc", "--locked", "--workspace", "--lib", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     step("Licences, bans and sources");
