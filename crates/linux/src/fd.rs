@@ -32,6 +32,17 @@ pub fn close_on_exec_from(first: u32) -> rustix::io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// Closes this process's copy of a descriptor whose owner is a value of the parent. For a freshly cloned child, which
+/// will never use or drop that value: the end of file of a socket is only seen once all copies are closed.
+///
+/// # Safety
+/// Nothing in this process may use the descriptor afterwards, and its owner must never be dropped here.
+#[expect(unsafe_code, reason = "closes a descriptor that another value owns")]
+pub unsafe fn close_inherited(fd: BorrowedFd<'_>) {
+    // SAFETY: the caller promises that the owner's copy in this process is dead.
+    unsafe { rustix::io::close(fd.as_raw_fd()) };
+}
+
 /// The error number which the libc wrapper of this thread's last failed call left.
 pub(crate) fn last_errno() -> rustix::io::Errno {
     rustix::io::Errno::from_io_error(&std::io::Error::last_os_error())

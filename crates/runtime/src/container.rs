@@ -1,5 +1,8 @@
 //! Containers: the handle types, and the operations of the OCI lifecycle.
 
+mod create;
+mod exec;
+mod lifecycle;
 mod options;
 
 pub use options::{
@@ -12,11 +15,12 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{Cgroup, Stats};
 use crate::error::{Error, ErrorKind, Result};
+use crate::state::Directory;
 
 /// A directory that holds the state of containers, and how to make them.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "the operations land next")]
 pub struct Runtime {
     root: PathBuf,
     systemd_cgroup: bool,
@@ -25,7 +29,7 @@ pub struct Runtime {
 /// A container that exists.
 #[derive(Debug)]
 pub struct Container {
-    id: ContainerId,
+    directory: Directory,
 }
 
 /// What [`Runtime::create`] made.
@@ -77,8 +81,9 @@ pub struct ContainerState {
     pub owner: String,
 }
 
-fn unfinished<T>() -> Result<T> {
-    Err(Error::new(ErrorKind::Unsupported, "this part of the runtime has not landed yet"))
+/// The error for a container whose init has ended.
+fn gone(id: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("container {id} not running"))
 }
 
 impl Runtime {
@@ -100,19 +105,24 @@ impl Runtime {
     /// `AlreadyExists`, `InvalidInput` for the configuration, `Unsupported`, or what the kernel refused.
     pub fn create(
         &self,
-        _id: &ContainerId,
-        _bundle: &Path,
-        _options: CreateOptions,
+        id: &ContainerId,
+        bundle: &Path,
+        options: CreateOptions,
     ) -> Result<Created> {
-        unfinished()
+        if self.systemd_cgroup {
+            let text = format!("create {id}: systemd cgroups are not built yet");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        self.create_container(id, bundle, options)
+            .map_err(|error| error.context(format!("create {id}")))
     }
 
     /// A container that was created before, by any process.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn container(&self, _id: &ContainerId) -> Result<Container> {
-        unfinished()
+    pub fn container(&self, id: &ContainerId) -> Result<Container> {
+        Ok(Container { directory: Directory::open(&self.root, id)? })
     }
 
     /// All containers under the root, by id.
@@ -120,7 +130,25 @@ impl Runtime {
     /// # Errors
     /// The system's.
     pub fn list(&self) -> Result<Vec<ContainerState>> {
-        unfinished()
+        let attempt = |source| Error::system(format!("list {}", self.root.display()), source);
+        let entries = match std::fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(attempt(source)),
+        };
+        let mut states = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(attempt)?.file_name();
+            let Some(id) = name.to_str().and_then(|name| ContainerId::parse(name).ok()) else {
+                continue;
+            };
+            // One that is being made, or was deleted meanwhile, has no state to list.
+            if let Ok(state) = self.container(&id).and_then(|container| container.state()) {
+                states.push(state);
+            }
+        }
+        states.sort_by(|left, right| left.id.cmp(&right.id));
+        Ok(states)
     }
 }
 
@@ -128,7 +156,7 @@ impl Container {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &ContainerId {
-        &self.id
+        self.directory.id()
     }
 
     /// Lets init execute the user's program; answers once it did.
@@ -136,23 +164,23 @@ impl Container {
     /// # Errors
     /// `Conflict` when it is not in status `Created`; what a hook or the exec failed with.
     pub fn start(&self) -> Result<()> {
-        unfinished()
+        self.start_container()
     }
 
     /// Sends a signal, by number.
     ///
     /// # Errors
     /// `Conflict` when the container has stopped.
-    pub fn kill(&self, _signal: i32, _scope: KillScope) -> Result<()> {
-        unfinished()
+    pub fn kill(&self, signal: i32, scope: KillScope) -> Result<()> {
+        self.kill_container(signal, scope)
     }
 
     /// Removes what belongs to a stopped container; `force` kills it first.
     ///
     /// # Errors
     /// `Conflict` when it runs and `force` is not set; otherwise all that could not be removed.
-    pub fn delete(&self, _force: bool) -> Result<()> {
-        unfinished()
+    pub fn delete(&self, force: bool) -> Result<()> {
+        self.delete_container(force)
     }
 
     /// The OCI state.
@@ -160,7 +188,7 @@ impl Container {
     /// # Errors
     /// `NotFound` once deleted.
     pub fn state(&self) -> Result<ContainerState> {
-        unfinished()
+        self.state_of(&self.existing()?)
     }
 
     /// Where it is in its life.
@@ -168,15 +196,19 @@ impl Container {
     /// # Errors
     /// `NotFound` once deleted.
     pub fn status(&self) -> Result<Status> {
-        unfinished()
+        match self.directory.read()? {
+            Some(state) => self.status_of(&state),
+            None => Ok(Status::Creating),
+        }
     }
 
     /// Runs a further process inside.
     ///
     /// # Errors
     /// `Conflict` when the container does not run; otherwise as [`Runtime::create`].
-    pub fn exec(&self, _process: &Process, _options: ExecOptions) -> Result<Exec> {
-        unfinished()
+    pub fn exec(&self, process: &Process, options: ExecOptions) -> Result<Exec> {
+        self.exec_process(process, options)
+            .map_err(|error| error.context(format!("exec in {}", self.id())))
     }
 
     /// The numbers of all its processes, in the caller's PID namespace.
@@ -184,7 +216,8 @@ impl Container {
     /// # Errors
     /// The system's.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        unfinished()
+        let pids = self.cgroup()?.procs()?;
+        Ok(pids.into_iter().map(|pid| pid.as_raw_nonzero().get()).collect())
     }
 
     /// Freezes all its processes.
@@ -192,7 +225,11 @@ impl Container {
     /// # Errors
     /// `Conflict` when it does not run.
     pub fn pause(&self) -> Result<()> {
-        unfinished()
+        let _lock = self.directory.lock()?;
+        match self.status()? {
+            Status::Running | Status::Created => self.cgroup()?.freeze(),
+            status => Err(self.conflict("pause", status)),
+        }
     }
 
     /// Thaws what [`Container::pause`] froze.
@@ -200,14 +237,46 @@ impl Container {
     /// # Errors
     /// `Conflict` when it is not paused.
     pub fn resume(&self) -> Result<()> {
-        unfinished()
+        let _lock = self.directory.lock()?;
+        match self.status()? {
+            Status::Paused => self.cgroup()?.thaw(),
+            status => Err(self.conflict("resume", status)),
+        }
     }
 
     /// Changes its limits.
     ///
     /// # Errors
     /// `InvalidInput`, or what the kernel refused.
-    pub fn update(&self, _resources: &LinuxResources) -> Result<()> {
-        unfinished()
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let _lock = self.directory.lock()?;
+        match self.status()? {
+            Status::Stopped | Status::Creating => Err(self.conflict("update", self.status()?)),
+            _ => self.cgroup()?.set(resources).map(drop),
+        }
+    }
+
+    /// What it uses.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn stats(&self) -> Result<Stats> {
+        self.cgroup()?.stats()
+    }
+
+    /// Its cgroup in all hierarchies.
+    ///
+    /// # Errors
+    /// `NotFound` once it is removed.
+    pub fn cgroup(&self) -> Result<Cgroup> {
+        Cgroup::open(&self.existing()?.cgroup)
+    }
+
+    /// The configuration that it was created from.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn spec(&self) -> Result<oci_spec::runtime::Spec> {
+        self.directory.config().map(|config| config.spec)
     }
 }

@@ -1,0 +1,144 @@
+//! The flags before the command.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use brig_runtime::{ContainerId, Runtime};
+use lexopt::{Arg, Parser, ValueExt as _};
+
+/// Flags that hold for every command.
+#[derive(Debug)]
+pub(crate) struct Global {
+    pub(crate) root: PathBuf,
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) log_format: LogFormat,
+    pub(crate) systemd_cgroup: bool,
+}
+
+/// How lines of the log file look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What the flags before the command ask for.
+pub(crate) enum Parsed {
+    Run(Global, Parser),
+    Print(String),
+}
+
+impl Default for Global {
+    fn default() -> Self {
+        Self {
+            root: default_root(),
+            log: None,
+            log_format: LogFormat::Text,
+            systemd_cgroup: false,
+        }
+    }
+}
+
+impl Global {
+    /// The library's handle.
+    pub(crate) fn runtime(&self) -> Runtime {
+        Runtime::new(self.root.clone()).systemd_cgroup(self.systemd_cgroup)
+    }
+}
+
+/// As runc: `/run/...` for root, the user's runtime directory otherwise.
+fn default_root() -> PathBuf {
+    if !rustix::process::geteuid().is_root()
+        && let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR")
+    {
+        return PathBuf::from(directory).join("brig-runtime");
+    }
+    PathBuf::from("/run/brig-runtime")
+}
+
+const HELP: &str = "\
+Usage: brig-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug]
+                    [--systemd-cgroup] [--rootless true|false|auto] COMMAND [ARGUMENTS]
+
+Commands:
+  create    make a container from a bundle
+  start     run the program of a created container
+  run       create and start a container
+  exec      run a further process in a container
+  state     print the state of a container
+  list      list containers
+  ps        list the processes of a container
+  kill      send a signal to a container
+  delete    remove a container
+  pause     freeze the processes of a container
+  resume    thaw them again
+  update    change the limits of a container
+  events    print the statistics of a container
+  spec      write a configuration to start from
+  features  print what this runtime can do
+
+`brig-runtime COMMAND --help` shows the flags of a command.
+";
+
+/// Parses the flags up to the command, whose name is the next argument of the parser.
+pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
+    let mut parser = Parser::from_env();
+    let mut global = Global::default();
+    loop {
+        // The command is left for the dispatcher; what follows it belongs to the command.
+        if parser.try_raw_args().and_then(|raw| raw.peek().map(is_command)) == Some(true) {
+            return Ok(Parsed::Run(global, parser));
+        }
+        match parser.next()? {
+            Some(Arg::Long("root")) => global.root = parser.value()?.into(),
+            Some(Arg::Long("log")) => global.log = Some(parser.value()?.into()),
+            Some(Arg::Long("log-format")) => {
+                global.log_format = match parser.value()?.to_str() {
+                    Some("text") => LogFormat::Text,
+                    Some("json") => LogFormat::Json,
+                    other => bail!("unknown log format {:?}: text or json", other.unwrap_or("")),
+                }
+            }
+            Some(Arg::Long("debug")) => switch(&mut parser)?,
+            Some(Arg::Long("systemd-cgroup")) => {
+                switch(&mut parser)?;
+                global.systemd_cgroup = true;
+            }
+            Some(Arg::Long("rootless")) => {
+                let value = parser.value()?.string()?;
+                if !matches!(value.as_str(), "true" | "false" | "auto") {
+                    bail!("unknown value {value:?} of --rootless: true, false or auto");
+                }
+            }
+            Some(Arg::Long("version") | Arg::Short('v')) => return Ok(Parsed::Print(version())),
+            Some(Arg::Long("help") | Arg::Short('h')) | None => {
+                return Ok(Parsed::Print(HELP.to_owned()));
+            }
+            Some(other) => return Err(other.unexpected().into()),
+        }
+    }
+}
+
+fn is_command(argument: &OsString) -> bool {
+    argument.to_str().is_some_and(|text| !text.starts_with('-'))
+}
+
+/// A flag without value, which may still be given as `--flag=true`.
+pub(crate) fn switch(parser: &mut Parser) -> anyhow::Result<()> {
+    match parser.optional_value().map(|value| value.to_string_lossy().into_owned()).as_deref() {
+        None | Some("true") => Ok(()),
+        Some(other) => bail!("unexpected value {other:?} of a switch"),
+    }
+}
+
+fn version() -> String {
+    format!("brig-runtime version {}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// The one container id that most commands take.
+pub(crate) fn id(value: Option<OsString>) -> anyhow::Result<ContainerId> {
+    let value = value.context("a container id is missing")?;
+    let text = value.to_str().context("the container id is not UTF-8")?;
+    Ok(ContainerId::parse(text)?)
+}

@@ -1,0 +1,71 @@
+//! `run`: create, start, and wait unless detached.
+
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStringExt as _;
+
+use anyhow::Context as _;
+use brig_runtime::Console;
+use lexopt::Parser;
+
+use super::create::{Request, parse};
+use crate::arguments::Global;
+use crate::console::Foreground;
+
+pub(super) fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
+    let request = parse(parser, true)?;
+    seal()?;
+    let runtime = global.runtime();
+    if request.detach {
+        let options = request.options(request.socket());
+        let created = runtime.create(&request.id, &request.bundle, options)?;
+        start_or_delete(&created.container)?;
+        return Ok(0);
+    }
+    let foreground = Foreground::prepare()?;
+    let created = runtime.create(&request.id, &request.bundle, request.options(console(&request)))?;
+    start_or_delete(&created.container)?;
+    let status = foreground.wait(created.pidfd.as_fd(), created.console);
+    if !request.keep {
+        created.container.delete(true)?;
+    }
+    status
+}
+
+fn start_or_delete(container: &brig_runtime::Container) -> anyhow::Result<()> {
+    container.start().inspect_err(|_| {
+        // The failure to start is the one to report.
+        drop(container.delete(true));
+    })?;
+    Ok(())
+}
+
+/// In the foreground the terminal comes back here, unless a console socket takes it.
+fn console(request: &Request) -> Console {
+    match request.socket() {
+        Console::None => Console::Return,
+        other => other,
+    }
+}
+
+/// Makes sure that containers cannot overwrite this program (CVE-2019-5736).
+pub(super) fn seal() -> anyhow::Result<()> {
+    let strings = |texts: Vec<std::ffi::OsString>| {
+        texts
+            .into_iter()
+            .map(|text| std::ffi::CString::new(text.into_vec()))
+            .collect::<Result<Vec<_>, _>>()
+            .context("an argument contains a zero byte")
+    };
+    let environment = std::env::vars_os()
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            name
+        })
+        .collect();
+    brig_runtime::seal_executable(
+        strings(std::env::args_os().collect())?,
+        strings(environment)?,
+    )?;
+    Ok(())
+}

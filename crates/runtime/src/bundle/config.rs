@@ -1,0 +1,115 @@
+//! Reading `config.json`.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The largest configuration that is read, in bytes.
+const CONFIG_MAX: u64 = 16 << 20;
+
+/// A configuration, and the bytes it came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) spec: Spec,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Config {
+    /// Reads the `config.json` of a bundle, or a copy of one.
+    ///
+    /// # Errors
+    /// `NotFound`, or `InvalidInput` with the place of the mistake.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let attempt = || format!("read {}", path.display());
+        let file =
+            std::fs::File::open(path).map_err(|source| Error::system(attempt(), source))?;
+        let mut bytes = Vec::new();
+        file.take(CONFIG_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| Error::system(attempt(), source))?;
+        if bytes.len() as u64 > CONFIG_MAX {
+            let text = format!("{}: larger than {CONFIG_MAX} bytes", path.display());
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        let spec =
+            parse_bytes(&bytes).map_err(|error| error.context(format!("{}", path.display())))?;
+        Ok(Self { spec, bytes })
+    }
+}
+
+/// Parses a configuration.
+///
+/// # Errors
+/// `InvalidInput` with the place of the mistake.
+pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<Spec> {
+    let first = match serde_json::from_slice::<Spec>(bytes) {
+        Ok(spec) => return Ok(spec),
+        Err(error) => error,
+    };
+    // The types know fewer names than the specification and other runtimes accept. Once a document is refused, what
+    // those treat as unknown is taken out and it is tried again; the first answer is the one to report.
+    let refused = |error: serde_json::Error| {
+        Error::new(ErrorKind::InvalidInput, "parse the configuration").with_source(error)
+    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
+        return Err(refused(first));
+    };
+    repair(&mut value);
+    serde_json::from_value(value).map_err(|_| refused(first))
+}
+
+/// Takes out or renames what the types cannot hold although it is valid or ignored elsewhere.
+fn repair(value: &mut Value) {
+    if let Some(Value::Object(sets)) = value.pointer_mut("/process/capabilities") {
+        for names in sets.values_mut().filter_map(Value::as_array_mut) {
+            names.retain(|name| {
+                name.as_str().is_some_and(|name| brig_linux::capability::parse(name).is_some())
+            });
+        }
+    }
+    if let Some(Value::Array(flags)) = value.pointer_mut("/process/scheduler/flags") {
+        for flag in flags {
+            match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+                _ => {}
+            }
+        }
+    }
+    if let Some(Value::Array(limits)) = value.pointer_mut("/linux/resources/hugepageLimits") {
+        for limit in limits {
+            if let Some(number) = limit.get_mut("limit")
+                && number.as_u64().is_some_and(|number| i64::try_from(number).is_err())
+            {
+                *number = i64::MAX.into();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_capabilities_are_left_out() {
+        let text = br#"{"ociVersion":"1.2.0","process":{"cwd":"/","args":["a"],
+            "user":{"uid":0,"gid":0},"capabilities":{"bounding":["CAP_NEW","CAP_CHOWN"]}}}"#;
+        let spec = parse_bytes(text).unwrap();
+        let sets = spec.process().clone().unwrap().capabilities().clone().unwrap();
+        assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        let error = parse_bytes(br#"{"ociVersion": 7}"#).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.chain().contains("line 1"), "{}", error.chain());
+        assert!(parse_bytes(b"").is_err());
+        assert!(parse_bytes(&[b'['; 1 << 16]).is_err());
+    }
+}

@@ -1,0 +1,386 @@
+//! Making a container.
+
+use std::ffi::CString;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use brig_linux::process::flags;
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
+use rustix::process::Pid;
+use rustix::thread::LinkNameSpaceType;
+
+use super::{Console, Container, ContainerId, CreateOptions, Created, Runtime};
+use crate::bundle::{Config, ProcessContext, prepare_process, propagation, sysctls, validate};
+use crate::cgroup::{Cgroup, Hierarchies};
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::parent::{self, SpawnError, Spawned};
+use crate::process::plan::{InitPlan, NamespaceJoin};
+use crate::rootfs::{RootfsPlan, devices, mounts};
+use crate::security::{rlimits, scheduling};
+use crate::state::{Directory, State, process_facts};
+use crate::{hooks, terminal};
+
+impl Runtime {
+    pub(super) fn create_container(
+        &self,
+        id: &ContainerId,
+        bundle: &Path,
+        options: CreateOptions,
+    ) -> Result<Created> {
+        let bundle = absolute(bundle)?;
+        let config = Config::load(&bundle.join("config.json"))?;
+        validate(&config.spec)?;
+        terminal::check(&config.spec, &options.console)?;
+        let directory = Directory::create(&self.root, id)?;
+        let lock = directory.lock()?;
+        let mut making = Making { directory: &directory, cgroup: None, process: None, done: false };
+        let created = making.make(&bundle, &config, options);
+        if created.is_ok() {
+            making.done = true;
+        }
+        drop(making);
+        drop(lock);
+        let (pid, pidfd, console) = created?;
+        Ok(Created { container: Container { directory }, pid, pidfd, console })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|source| Error::system(format!("find bundle {}", path.display()), source))
+}
+
+/// A container being made; what exists of it goes when it is dropped unfinished.
+struct Making<'a> {
+    directory: &'a Directory,
+    cgroup: Option<Cgroup>,
+    process: Option<Spawned>,
+    done: bool,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        // The error that stopped the making is the one to report; what cannot be removed is found by delete --force.
+        if let Some(process) = self.process.take() {
+            let _ = brig_linux::pidfd::send_signal(process.pidfd.as_fd(), libc::SIGKILL);
+            let _ = brig_linux::pidfd::wait_child(process.pidfd.as_fd());
+        }
+        let removed = self.cgroup.take().is_none_or(|cgroup| cgroup.remove().is_ok());
+        if removed {
+            let _ = self.directory.remove();
+        }
+    }
+}
+
+type Made = (i32, OwnedFd, Option<OwnedFd>);
+
+impl Making<'_> {
+    fn make(&mut self, bundle: &Path, config: &Config, options: CreateOptions) -> Result<Made> {
+        let spec = &config.spec;
+        let linux = linux(spec)?;
+        let id = self.directory.id().clone();
+        let placement =
+            Hierarchies::detect()?.placement(linux.cgroups_path().as_deref(), id.as_str())?;
+        let mut state = State::new(&id, bundle, config, placement);
+        state.no_pivot = options.no_pivot;
+        state.no_new_keyring = options.no_new_keyring;
+        // Written before anything else exists, so that whatever a crash leaves can be found and removed.
+        self.directory.write_config(&config.bytes)?;
+        self.directory.write(&state)?;
+        let resources = linux.resources().clone().unwrap_or_default();
+        let cgroup = &*self.cgroup.insert(Cgroup::create(&state.cgroup, &resources)?);
+        let limits = process_limits(spec)?;
+        let console = options.console.take_kind();
+        let pid_file = options.pid_file.clone();
+        let plan = init_plan(self.directory, spec, &state, options)?;
+        let join = cgroup.prepare_join()?;
+        let spawned = parent::spawn_init(&plan, cgroup.dir_fd()).map_err(|error| match error {
+            SpawnError::Step(failure) => parent::explain(&failure, &plan),
+            SpawnError::Own(error) => error,
+        })?;
+        let spawned = &*self.process.insert(spawned);
+        let number = Pid::from_raw(spawned.pid).ok_or_else(parent::silent)?;
+        if cgroup.dir_fd().is_some() { join.legacy(number) } else { join.all(number) }?;
+        if plan.clone_flags & flags::NEW_USER != 0 {
+            let (users, groups) = id_maps(linux);
+            parent::write_id_maps(spawned.pid, users, groups)?;
+        }
+        if let Some(value) = process_of(spec)?.oom_score_adj() {
+            parent::set_oom_score_adjustment(spawned.pid, value)?;
+        }
+        rlimits::apply(number, &limits)?;
+        state.pid = spawned.pid;
+        state.start_time = process_facts(spawned.pid).map_or(0, |facts| facts.start_time);
+        let hook_state = HookState { fd: plan.hook_state.as_ref(), state: &state };
+        hook_state.write("creating")?;
+        spawned.channel.go()?;
+        let master = parent::expect_ready(&spawned.channel, &plan, || run_create_hooks(spec, &state))?;
+        hook_state.write("created")?;
+        let master = terminal::deliver(master, console)?;
+        if let Some(path) = pid_file {
+            write_pid_file(&path, spawned.pid)?;
+        }
+        self.directory.write(&state)?;
+        let pidfd = spawned.pidfd.try_clone();
+        let pidfd = pidfd.map_err(|source| Error::system("duplicate init's descriptor", source))?;
+        Ok((spawned.pid, pidfd, master))
+    }
+}
+
+/// The OCI state for hooks inside the container, in memory that init shares.
+struct HookState<'a> {
+    fd: Option<&'a OwnedFd>,
+    state: &'a State,
+}
+
+impl HookState<'_> {
+    fn write(&self, status: &str) -> Result<()> {
+        let Some(fd) = self.fd else { return Ok(()) };
+        let bytes = oci_state(self.state, status);
+        let failed = |errno| Error::system("write the state for hooks", errno);
+        rustix::fs::ftruncate(fd, 0).map_err(failed)?;
+        rustix::io::pwrite(fd, &bytes, 0).map(drop).map_err(failed)
+    }
+}
+
+/// The state as the specification defines it for hooks.
+pub(super) fn oci_state(state: &State, status: &str) -> Vec<u8> {
+    let value = serde_json::json!({
+        "ociVersion": state.oci_version,
+        "id": state.id,
+        "status": status,
+        "pid": state.pid,
+        "bundle": state.bundle,
+        "annotations": state.annotations,
+    });
+    value.to_string().into_bytes()
+}
+
+fn run_create_hooks(spec: &Spec, state: &State) -> Result<()> {
+    let Some(configured) = spec.hooks() else { return Ok(()) };
+    let text = oci_state(state, "creating");
+    let prestart = configured.prestart().as_deref().unwrap_or_default();
+    hooks::run(prestart, "prestart", &text)?;
+    let create_runtime = configured.create_runtime().as_deref().unwrap_or_default();
+    hooks::run(create_runtime, "createRuntime", &text)
+}
+
+/// Writes the number of a process, complete or not at all.
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let attempt = |source| Error::system(format!("write pid file {}", path.display()), source);
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    let new = path.with_file_name(name);
+    std::fs::File::create(&new)
+        .and_then(|mut file| write!(file, "{pid}"))
+        .and_then(|()| std::fs::rename(&new, path))
+        .map_err(attempt)
+}
+
+pub(super) fn linux(spec: &Spec) -> Result<&Linux> {
+    spec.linux().as_ref().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "linux is missing"))
+}
+
+pub(super) fn process_of(spec: &Spec) -> Result<&oci_spec::runtime::Process> {
+    spec.process().as_ref().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "process is missing"))
+}
+
+fn process_limits(spec: &Spec) -> Result<Vec<rlimits::Limit>> {
+    rlimits::parse(process_of(spec)?.rlimits().as_deref().unwrap_or_default())
+}
+
+fn id_maps(linux: &Linux) -> (&[LinuxIdMapping], &[LinuxIdMapping]) {
+    let maps = |maps: &'_ Option<Vec<LinuxIdMapping>>| maps.as_deref().map(<[_]>::len);
+    let _ = maps;
+    (
+        linux.uid_mappings().as_deref().unwrap_or_default(),
+        linux.gid_mappings().as_deref().unwrap_or_default(),
+    )
+}
+
+/// The namespaces of a configuration, by how they come about.
+#[derive(Default)]
+struct Namespaces {
+    clone_flags: u64,
+    joins: Vec<NamespaceJoin>,
+    new_cgroup: bool,
+    new_time: bool,
+    joins_user: bool,
+    intermediate: bool,
+}
+
+fn namespaces(linux: &Linux) -> Result<Namespaces> {
+    let mut found = Namespaces::default();
+    for namespace in linux.namespaces().iter().flatten() {
+        let (kind, flag) = match namespace.typ() {
+            LinuxNamespaceType::User => (LinkNameSpaceType::User, flags::NEW_USER),
+            LinuxNamespaceType::Pid => (LinkNameSpaceType::ProcessID, flags::NEW_PID),
+            LinuxNamespaceType::Network => (LinkNameSpaceType::Network, flags::NEW_NETWORK),
+            LinuxNamespaceType::Mount => (LinkNameSpaceType::Mount, flags::NEW_MOUNT),
+            LinuxNamespaceType::Ipc => {
+                (LinkNameSpaceType::InterProcessCommunication, flags::NEW_IPC)
+            }
+            LinuxNamespaceType::Uts => {
+                (LinkNameSpaceType::HostNameAndNISDomainName, flags::NEW_UTS)
+            }
+            LinuxNamespaceType::Cgroup => (LinkNameSpaceType::ControlGroup, 0),
+            LinuxNamespaceType::Time => (LinkNameSpaceType::Time, 0),
+        };
+        let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty())
+        else {
+            found.clone_flags |= flag;
+            found.new_cgroup |= kind == LinkNameSpaceType::ControlGroup;
+            found.new_time |= kind == LinkNameSpaceType::Time;
+            continue;
+        };
+        if kind == LinkNameSpaceType::Mount {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "joining a mount namespace by path is not built yet",
+            ));
+        }
+        let fd = std::fs::File::open(path).map_err(|source| {
+            Error::system(format!("open namespace {}", path.display()), source)
+        })?;
+        found.joins_user |= kind == LinkNameSpaceType::User;
+        found.intermediate |=
+            matches!(kind, LinkNameSpaceType::User | LinkNameSpaceType::ProcessID);
+        found.joins.push(NamespaceJoin { kind, fd: fd.into(), path: path.clone() });
+    }
+    // A process born in a new user namespace has no right to enter namespaces of the old one.
+    if found.clone_flags & flags::NEW_USER != 0 && !found.joins.is_empty() {
+        found.intermediate = true;
+    }
+    Ok(found)
+}
+
+fn init_plan(
+    directory: &Directory,
+    spec: &Spec,
+    state: &State,
+    options: CreateOptions,
+) -> Result<InitPlan> {
+    let linux = linux(spec)?;
+    let namespaces = namespaces(linux)?;
+    let rootfs = rootfs_plan(spec, state, &options, &namespaces)?;
+    let keyring = (!options.no_new_keyring).then(|| format!("_ses.{}", state.id));
+    let personality = linux.personality().as_ref().map(scheduling::personality).transpose()?;
+    let context = ProcessContext {
+        seccomp: linux.seccomp().as_ref(),
+        stdio: options.stdio,
+        preserve_fds: options.preserve_fds,
+        keyring,
+        personality,
+    };
+    let process = prepare_process(process_of(spec)?, context)?;
+    let configured = spec.hooks().clone().unwrap_or_default();
+    let hooks_of = |hooks: &Option<Vec<oci_spec::runtime::Hook>>, name| {
+        hooks::prepare(hooks.as_deref().unwrap_or_default(), name)
+    };
+    let create_container = hooks_of(configured.create_container(), "createContainer")?;
+    let start_container = hooks_of(configured.start_container(), "startContainer")?;
+    let inside = !create_container.is_empty() || !start_container.is_empty();
+    let hook_state = inside.then(|| {
+        rustix::fs::memfd_create(c"oci-state", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|errno| Error::system("make a file for the state of hooks", errno))
+    });
+    let outside = configured.prestart().is_some() || configured.create_runtime().is_some();
+    let name = |name: &Option<String>| {
+        name.as_deref()
+            .map(CString::new)
+            .transpose()
+            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a host name has a zero byte"))
+    };
+    Ok(InitPlan {
+        clone_flags: namespaces.clone_flags,
+        intermediate: namespaces.intermediate,
+        become_root: namespaces.joins_user || namespaces.clone_flags & flags::NEW_USER != 0,
+        joins: namespaces.joins,
+        new_cgroup: namespaces.new_cgroup,
+        new_time: namespaces.new_time.then(|| time_offsets(linux)),
+        loopback: namespaces.clone_flags & flags::NEW_NETWORK != 0,
+        hostname: name(spec.hostname())?,
+        domainname: name(spec.domainname())?,
+        rootfs: Some(rootfs),
+        pause_when_mounted: outside,
+        create_container,
+        start_container,
+        hook_state: hook_state.transpose()?,
+        process,
+        start: brig_linux::fd::listen_unix(&directory.start_socket())?,
+    })
+}
+
+/// The lines of `/proc/PID/timens_offsets` (time_namespaces(7)).
+fn time_offsets(linux: &Linux) -> Vec<u8> {
+    let mut text = String::new();
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        use std::fmt::Write as _;
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{clock} {seconds} {nanoseconds}");
+    }
+    text.into_bytes()
+}
+
+fn rootfs_plan(
+    spec: &Spec,
+    state: &State,
+    options: &CreateOptions,
+    namespaces: &Namespaces,
+) -> Result<RootfsPlan> {
+    let linux = linux(spec)?;
+    let configured = linux.rootfs_propagation().as_deref().map(propagation).transpose()?;
+    let inherited = configured.map_or(brig_linux::mount::propagation::SLAVE, |(kind, _)| kind);
+    let context = mounts::MountContext {
+        bundle: &state.bundle,
+        propagation: inherited,
+        placement: Some(&state.cgroup),
+        new_cgroup: namespaces.new_cgroup,
+        id_maps: linux.uid_mappings().as_deref().zip(linux.gid_mappings().as_deref()),
+    };
+    let configured_mounts = spec.mounts().as_deref().unwrap_or_default();
+    let dev_is_bound = configured_mounts.iter().any(|mount| {
+        let bound = mount.typ().as_deref() == Some("bind")
+            || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
+        mount.destination().as_os_str() == "/dev" && bound
+    });
+    let devices = match dev_is_bound {
+        true => Vec::new(),
+        false => devices::prepare(linux.devices().as_deref().unwrap_or_default())?,
+    };
+    let paths = |paths: &Option<Vec<String>>| -> Result<Vec<CString>> {
+        paths.iter().flatten().map(|path| mounts::target(Path::new(path))).collect()
+    };
+    let path = CString::new(state.rootfs.as_os_str().as_bytes())
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, "root.path has a zero byte"))?;
+    Ok(RootfsPlan {
+        tree: mounts::root_tree(&state.rootfs, &options.rootfs_mounts, inherited)?,
+        path,
+        steps: mounts::prepare(&context, configured_mounts)?,
+        links: if dev_is_bound { Vec::new() } else { devices::links() },
+        devices,
+        masked: paths(linux.masked_paths())?,
+        read_only: paths(linux.readonly_paths())?,
+        sysctls: sysctls(linux)?,
+        propagation: configured,
+        read_only_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
+        no_pivot: options.no_pivot,
+    })
+}
+
+impl Console {
+    /// The destination, by itself.
+    fn take_kind(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Socket(path) => Self::Socket(path.clone()),
+            Self::Return => Self::Return,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Further processes in a container.
+
+use std::os::fd::AsFd;
+
+use oci_spec::runtime::{LinuxNamespaceType, Process};
+use rustix::process::Pid;
+use rustix::thread::ThreadNameSpaceType;
+
+use super::create::{linux, write_pid_file};
+use super::{Container, Exec, ExecOptions, Status};
+use crate::bundle::{ProcessContext, prepare_process};
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::process::exec::ExecPlan;
+use crate::process::parent::{self, SpawnError};
+use crate::security::{rlimits, scheduling};
+use crate::state::State;
+use crate::terminal;
+
+impl Container {
+    pub(super) fn exec_process(&self, process: &Process, options: ExecOptions) -> Result<Exec> {
+        terminal::check_pair(process.terminal().unwrap_or(false), &options.console)?;
+        let state = self.existing()?;
+        match self.status_of(&state)? {
+            Status::Running | Status::Created => {}
+            Status::Paused if options.ignore_paused => {}
+            status => return Err(self.conflict("exec in", status)),
+        }
+        let limits = rlimits::parse(process.rlimits().as_deref().unwrap_or_default())?;
+        let cgroup = self.exec_cgroup(&state, &options)?;
+        let console = options.console;
+        let pid_file = options.pid_file;
+        let preserve = options.preserve_fds;
+        let plan = self.exec_plan(&state, process, options.stdio, preserve)?;
+        let join = cgroup.prepare_join()?;
+        let spawned =
+            parent::spawn_exec(&plan, cgroup.dir_fd()).map_err(|error| match error {
+                SpawnError::Step(failure) => parent::explain(&failure, &plan.process),
+                SpawnError::Own(error) => error,
+            })?;
+        let released = (|| {
+            let number = Pid::from_raw(spawned.pid).ok_or_else(parent::silent)?;
+            if cgroup.dir_fd().is_some() { join.legacy(number) } else { join.all(number) }?;
+            if let Some(value) = process.oom_score_adj() {
+                parent::set_oom_score_adjustment(spawned.pid, value)?;
+            }
+            rlimits::apply(number, &limits)?;
+            spawned.channel.go()?;
+            let master = parent::expect_ready(&spawned.channel, &plan.process, || Ok(()))?;
+            // The exec closes the child's side; anything else it says is why it did not get there.
+            match spawned.channel.receive()? {
+                Some((crate::process::message::Message::Failed(failure), _)) => {
+                    return Err(parent::explain(&failure, &plan.process));
+                }
+                _ => {}
+            }
+            let master = terminal::deliver(master, console)?;
+            if let Some(path) = &pid_file {
+                write_pid_file(path, spawned.pid)?;
+            }
+            Ok(master)
+        })();
+        match released {
+            Ok(console) => Ok(Exec { pid: spawned.pid, pidfd: spawned.pidfd, console }),
+            Err(error) => {
+                let _ = brig_linux::pidfd::send_signal(spawned.pidfd.as_fd(), libc::SIGKILL);
+                let _ = brig_linux::pidfd::wait_child(spawned.pidfd.as_fd());
+                Err(error)
+            }
+        }
+    }
+
+    fn exec_cgroup(&self, state: &State, options: &ExecOptions) -> Result<Cgroup> {
+        if let Some(path) = &options.cgroup {
+            let text = format!("exec in cgroup {}", path.display());
+            return Err(Error::new(crate::ErrorKind::Unsupported, text));
+        }
+        Cgroup::open(&state.cgroup)
+    }
+
+    fn exec_plan(
+        &self,
+        state: &State,
+        process: &Process,
+        stdio: super::Stdio,
+        preserve_fds: u32,
+    ) -> Result<ExecPlan> {
+        let config = self.directory.config()?;
+        let linux = linux(&config.spec)?;
+        let init = self.init(state).ok_or_else(|| super::gone(&state.id))?;
+        let mut namespaces = ThreadNameSpaceType::empty();
+        for namespace in linux.namespaces().iter().flatten() {
+            namespaces |= match namespace.typ() {
+                LinuxNamespaceType::User => ThreadNameSpaceType::USER,
+                LinuxNamespaceType::Pid => ThreadNameSpaceType::PROCESS_ID,
+                LinuxNamespaceType::Network => ThreadNameSpaceType::NETWORK,
+                LinuxNamespaceType::Mount => ThreadNameSpaceType::MOUNT,
+                LinuxNamespaceType::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+                LinuxNamespaceType::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+                LinuxNamespaceType::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
+                LinuxNamespaceType::Time => ThreadNameSpaceType::TIME,
+            };
+        }
+        let root = state.no_pivot.then(|| {
+            std::fs::File::open(format!("/proc/{}/root", state.pid))
+                .map_err(|source| Error::system("open the container's root", source))
+        });
+        let context = ProcessContext {
+            seccomp: linux.seccomp().as_ref(),
+            stdio,
+            preserve_fds,
+            keyring: (!state.no_new_keyring).then(|| format!("_ses.{}", state.id)),
+            personality: linux.personality().as_ref().map(scheduling::personality).transpose()?,
+        };
+        Ok(ExecPlan {
+            init,
+            become_root: namespaces.contains(ThreadNameSpaceType::USER),
+            namespaces,
+            root: root.transpose()?.map(Into::into),
+            process: prepare_process(process, context)?,
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! A further process in a container. Nothing here allocates.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::CWD;
+use rustix::thread::ThreadNameSpaceType;
+
+use super::channel::ChildSide;
+use super::init::become_root;
+use super::message::{At, Failure, Message, Step};
+use super::plan::ProcessPlan;
+use super::setup;
+use crate::rootfs::apply::private_proc;
+
+/// What the process does.
+#[derive(Debug)]
+pub(crate) struct ExecPlan {
+    /// The container's init.
+    pub(crate) init: OwnedFd,
+    /// The namespaces of init to enter.
+    pub(crate) namespaces: ThreadNameSpaceType,
+    /// Whether the user namespace is among them.
+    pub(crate) become_root: bool,
+    /// The container's root directory, where it was entered by chroot.
+    pub(crate) root: Option<OwnedFd>,
+    pub(crate) process: ProcessPlan,
+}
+
+impl ExecPlan {
+    /// Enters the container's namespaces: for the intermediate.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        rustix::thread::move_into_thread_name_spaces(self.init.as_fd(), self.namespaces)
+            .at(Step::EnterNamespace)
+    }
+}
+
+/// Runs the process; answers its exit code when it does not get to the program.
+pub(crate) fn run(plan: &ExecPlan, channel: &ChildSide) -> i32 {
+    let failure = match set_up(plan, channel) {
+        Ok(program) => setup::execute(&plan.process, program),
+        Err(failure) => failure,
+    };
+    channel.send(&Message::Failed(failure), &[]);
+    1
+}
+
+fn set_up(plan: &ExecPlan, channel: &ChildSide) -> Result<usize, Failure> {
+    setup::protect()?;
+    channel.wait()?;
+    if plan.become_root {
+        become_root().at(Step::MapRoot)?;
+    }
+    if let Some(root) = &plan.root {
+        rustix::process::fchdir(root).at(Step::Chroot)?;
+        rustix::process::chroot(c".").at(Step::Chroot)?;
+    }
+    rustix::process::chdir(c"/").at(Step::Chroot)?;
+    setup::stdio(&plan.process)?;
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, c"/", flags, rustix::fs::Mode::empty())
+        .at(Step::Terminal)?;
+    let console = setup::terminal(&plan.process, root.as_fd(), false)?;
+    let proc = match &plan.process.label {
+        Some(_) => Some(private_proc()?),
+        None => None,
+    };
+    let program = setup::become_user(&plan.process, proc.as_ref().map(AsFd::as_fd))?;
+    match &console {
+        Some(master) => channel.send(&Message::Ready, &[master.as_fd()]),
+        None => channel.send(&Message::Ready, &[]),
+    }
+    Ok(program)
+}

@@ -1,0 +1,301 @@
+//! The caller's side of making a process.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use brig_linux::process::{CloneOptions, Cloned, clone3, flags};
+use oci_spec::runtime::LinuxIdMapping;
+
+use super::channel::{ChildSide, ParentSide, pair};
+use super::exec::{self, ExecPlan};
+use super::init;
+use super::message::{At, Failure, Message, Step};
+use super::plan::InitPlan;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A process that waits to be released.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: ParentSide,
+}
+
+/// What the intermediate or the child reported instead of working.
+#[derive(Debug)]
+pub(crate) enum SpawnError {
+    /// A step of the child.
+    Step(Failure),
+    /// Something on the caller's side.
+    Own(Error),
+}
+
+impl From<Error> for SpawnError {
+    fn from(error: Error) -> Self {
+        Self::Own(error)
+    }
+}
+
+/// Makes init.
+#[expect(unsafe_code, reason = "the one place where init is made")]
+pub(crate) fn spawn_init(
+    plan: &InitPlan,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> std::result::Result<Spawned, SpawnError> {
+    let (parent, child) = pair()?;
+    let options = CloneOptions { flags: plan.clone_flags | flags::CLEAR_SIGHAND, cgroup };
+    if !plan.intermediate {
+        let body = || {
+            close_parent(&parent);
+            init::run(plan, &child)
+        };
+        // SAFETY: init::run works on the prepared plan alone and neither allocates nor locks.
+        let cloned = unsafe { clone3(options, body) };
+        drop(child);
+        let cloned = cloned.at(Step::Clone).map_err(SpawnError::Step)?;
+        return Ok(Spawned { pid: cloned.pid, pidfd: cloned.pidfd, channel: parent });
+    }
+    let sibling = CloneOptions { flags: plan.clone_flags | flags::PARENT, cgroup };
+    through_intermediate(
+        parent,
+        child,
+        || init::enter_all(&plan.joins),
+        |child| {
+            // SAFETY: as above; the intermediate that runs this is itself a fresh child.
+            unsafe { clone3(sibling, || init::run(plan, child)) }
+        },
+    )
+}
+
+/// Makes a further process of a container.
+#[expect(unsafe_code, reason = "the one place where further processes are made")]
+pub(crate) fn spawn_exec(
+    plan: &ExecPlan,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> std::result::Result<Spawned, SpawnError> {
+    let (parent, child) = pair()?;
+    let sibling = CloneOptions { flags: flags::PARENT, cgroup };
+    through_intermediate(
+        parent,
+        child,
+        || plan.enter(),
+        |child| {
+            // SAFETY: exec::run works on the prepared plan alone and neither allocates nor locks.
+            unsafe { clone3(sibling, || exec::run(plan, child)) }
+        },
+    )
+}
+
+#[expect(unsafe_code, reason = "the intermediate is a clone like init")]
+fn through_intermediate(
+    parent: ParentSide,
+    child: ChildSide,
+    enter: impl Fn() -> std::result::Result<(), Failure>,
+    make: impl Fn(&ChildSide) -> rustix::io::Result<Cloned>,
+) -> std::result::Result<Spawned, SpawnError> {
+    let body = || {
+        close_parent(&parent);
+        let made = rustix::process::set_dumpable_behavior(
+            rustix::process::DumpableBehavior::NotDumpable,
+        )
+        .at(Step::Protect)
+        .and_then(|()| enter())
+        .and_then(|()| make(&child).at(Step::Clone));
+        match made {
+            Ok(cloned) => {
+                child.send(&Message::Made(cloned.pid), &[cloned.pidfd.as_fd()]);
+                0
+            }
+            Err(failure) => {
+                child.send(&Message::Failed(failure), &[]);
+                1
+            }
+        }
+    };
+    let options = CloneOptions { flags: flags::CLEAR_SIGHAND, cgroup: None };
+    // SAFETY: the intermediate makes a handful of system calls on prepared values and exits.
+    let intermediate = unsafe { clone3(options, body) }.at(Step::Clone).map_err(SpawnError::Step)?;
+    drop(child);
+    let heard = parent.receive();
+    // An embedder that reaps every child may have been faster.
+    let _ = brig_linux::pidfd::wait_child(intermediate.pidfd.as_fd());
+    match heard? {
+        Some((Message::Made(pid), fds)) => {
+            let pidfd = fds.into_iter().next().ok_or_else(silent)?;
+            Ok(Spawned { pid, pidfd, channel: parent })
+        }
+        Some((Message::Failed(failure), _)) => Err(SpawnError::Step(failure)),
+        _ => Err(SpawnError::Own(silent())),
+    }
+}
+
+/// The error for a child that ended without a word: killed, mostly by the memory limit of its cgroup.
+pub(crate) fn silent() -> Error {
+    Error::new(ErrorKind::Exhausted, "the container's first process was killed while being set up")
+        .with_advice("look for a memory limit that is too small")
+}
+
+#[expect(unsafe_code, reason = "the child closes its copy of the caller's side")]
+fn close_parent(parent: &ParentSide) {
+    // SAFETY: this runs in the cloned child only, which never touches the caller's side, and exits or execs without
+    // dropping it.
+    unsafe { brig_linux::fd::close_inherited(parent.as_fd()) };
+}
+
+/// Writes the id maps of a process that was born in a new user namespace.
+///
+/// # Errors
+/// What the kernel refused.
+pub(crate) fn write_id_maps(
+    pid: i32,
+    users: &[LinuxIdMapping],
+    groups: &[LinuxIdMapping],
+) -> Result<()> {
+    for (file, maps) in [("uid_map", users), ("gid_map", groups)] {
+        let mut text = String::new();
+        for map in maps {
+            use std::fmt::Write as _;
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{} {} {}", map.container_id(), map.host_id(), map.size());
+        }
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, &text).map_err(|source| {
+            Error::system(format!("write {:?} to {file}", text.trim_end()), source)
+                .with_advice("ranges must not overlap, and need CAP_SETUID and CAP_SETGID")
+        })?;
+    }
+    Ok(())
+}
+
+/// A user namespace with these maps that no process lives in, for id-mapped mounts.
+#[expect(unsafe_code, reason = "a user namespace is made by a process that is born in it")]
+pub(crate) fn user_namespace(
+    users: &[LinuxIdMapping],
+    groups: &[LinuxIdMapping],
+) -> Result<OwnedFd> {
+    let (parent, child) = pair()?;
+    let options = CloneOptions { flags: flags::NEW_USER | flags::CLEAR_SIGHAND, cgroup: None };
+    let body = || {
+        close_parent(&parent);
+        // Either answer means that nobody needs this process any more.
+        let _ = child.wait();
+        0
+    };
+    // SAFETY: the child waits for one byte and exits.
+    let cloned = unsafe { clone3(options, body) }
+        .map_err(|errno| Error::system("make a user namespace", errno))?;
+    drop(child);
+    let namespace = write_id_maps(cloned.pid, users, groups).and_then(|()| {
+        std::fs::File::open(format!("/proc/{}/ns/user", cloned.pid))
+            .map_err(|source| Error::system("open the new user namespace", source))
+    });
+    let released = parent.go();
+    let _ = brig_linux::pidfd::wait_child(cloned.pidfd.as_fd());
+    released?;
+    namespace.map(OwnedFd::from)
+}
+
+/// Sets a process's oom_score_adj. A value below what the caller has needs CAP_SYS_RESOURCE.
+pub(crate) fn set_oom_score_adjustment(pid: i32, value: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, value.to_string()) {
+        Ok(()) => Ok(()),
+        // Without the capability the nearest value that is allowed is the caller's own, which the child has already.
+        // Engines ask for lower values by default, so this is no reason not to start.
+        Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied && value < 0 => Ok(()),
+        Err(source) => Err(Error::system(format!("set oom_score_adj to {value}"), source)),
+    }
+}
+
+/// Knows the names of what a plan works on.
+pub(crate) trait Names {
+    /// The object of a step on the item `index`.
+    fn name(&self, step: Step, index: usize) -> String;
+}
+
+/// Says a child's failure in words.
+pub(crate) fn explain(failure: &Failure, names: &dyn Names) -> Error {
+    let index = usize::try_from(failure.index).unwrap_or(usize::MAX);
+    let errno = failure.errno;
+    let name = names.name(failure.step, index);
+    let system = std::io::Error::from(errno);
+    let kind = brig_linux::ErrorKind::of(&system).into();
+    if matches!(failure.step, Step::FindProgram | Step::Exec) {
+        return program_error(failure, &name);
+    }
+    let code = format!("{:?}", nix::errno::Errno::from_raw(errno.raw_os_error()));
+    let detail = String::from_utf8_lossy(failure.detail());
+    let text = match (detail.is_empty(), advice(failure)) {
+        (false, _) => format!("{name}: {code} ({detail})"),
+        (true, Some(advice)) => format!("{name}: {code} ({advice})"),
+        (true, None) => format!("{name}: {code} ({})", plain(&system)),
+    };
+    Error::new(kind, text)
+}
+
+/// The system's words without Rust's number.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+}
+
+/// The words that engines look for to tell "no such command" (127) and "cannot run it" (126) from other failures.
+fn program_error(failure: &Failure, name: &str) -> Error {
+    use rustix::io::Errno;
+    let errno = failure.errno;
+    let system = std::io::Error::from(errno);
+    let bare = !name.contains('/');
+    if errno == Errno::NOENT && failure.step == Step::FindProgram && bare {
+        let text = format!("exec: {name:?}: executable file not found in $PATH");
+        return Error::new(ErrorKind::NotFound, text);
+    }
+    let what = match failure.step {
+        Step::FindProgram if errno == Errno::NOENT => format!("stat {name}: "),
+        _ => String::new(),
+    };
+    let text = format!("exec: {name:?}: {what}{}", plain(&system));
+    Error::new(brig_linux::ErrorKind::of(&system).into(), text)
+}
+
+fn advice(failure: &Failure) -> Option<&'static str> {
+    use rustix::io::Errno;
+    Some(match (failure.step, failure.errno) {
+        (Step::Mount, Errno::PERM) => {
+            "in a user namespace, proc needs its own pid namespace, sysfs its own network namespace"
+        }
+        (Step::MaskSource, Errno::NODEV) => "/dev/null is not the null device (char 1:3)",
+        (Step::ConsoleDevice, Errno::LOOP) => "/dev or /dev/console is a symbolic link",
+        (Step::Terminal, Errno::NOENT) => "a terminal needs a devpts mount at /dev/pts",
+        (Step::WorkingDirectory, Errno::LOOP) => "the working directory leads through a descriptor",
+        (Step::Capabilities, Errno::PERM) => {
+            "the caller does not have one of these capabilities itself"
+        }
+        (Step::Hook, Errno::TIMEDOUT) => "it was killed at its timeout",
+        (Step::Clone, Errno::NOSPC | Errno::USERS) => {
+            "a limit in /proc/sys/user or the depth of namespaces is reached"
+        }
+        (Step::PivotRoot, Errno::INVAL) => "on an initial ramdisk use --no-pivot",
+        _ => return None,
+    })
+}
+
+/// The wait-and-release part that init and exec share: hears until the child is ready.
+pub(crate) fn expect_ready(
+    channel: &ParentSide,
+    names: &dyn Names,
+    mut mounted: impl FnMut() -> Result<()>,
+) -> Result<Option<OwnedFd>> {
+    loop {
+        match channel.receive()? {
+            Some((Message::Ready, fds)) => return Ok(fds.into_iter().next()),
+            Some((Message::Mounted, _)) => {
+                mounted()?;
+                channel.go()?;
+            }
+            Some((Message::Failed(failure), _)) => return Err(explain(&failure, names)),
+            Some((Message::Made(_), _)) | None => return Err(silent()),
+        }
+    }
+}
+

@@ -1,0 +1,84 @@
+//! The root filesystem: what is mounted where, and how init makes it its root.
+//!
+//! Bind mounts and the root itself are opened by the caller as detached trees, with their attributes, before init
+//! exists; init only attaches them. Filesystems that belong to a namespace (proc, sysfs, mqueue, devpts, cgroup) and
+//! tmpfs are made by init, inside its namespaces. Everything is attached, and every mask and device made, *before*
+//! pivot_root, on targets resolved beneath the root's descriptor, so that a link in the image or a racing neighbour
+//! leads nowhere else.
+
+pub(crate) mod apply;
+pub(crate) mod devices;
+pub(crate) mod mounts;
+pub(crate) mod options;
+pub(crate) mod target;
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use brig_linux::mount::MountAttributes;
+
+/// Everything init does to its root filesystem.
+#[derive(Debug)]
+pub(crate) struct RootfsPlan {
+    /// The directory of the host where the root is attached in init's mount namespace.
+    pub(crate) path: CString,
+    /// The detached tree.
+    pub(crate) tree: OwnedFd,
+    pub(crate) steps: Vec<RootfsStep>,
+    /// Device nodes, in order; empty when `/dev` is bind-mounted.
+    pub(crate) devices: Vec<devices::DevicePlan>,
+    /// Links in `/dev`: target and path.
+    pub(crate) links: Vec<(CString, CString)>,
+    pub(crate) masked: Vec<CString>,
+    pub(crate) read_only: Vec<CString>,
+    pub(crate) sysctls: Vec<Sysctl>,
+    /// The propagation of the root mount at the end: type and whether recursively.
+    pub(crate) propagation: Option<(u64, bool)>,
+    pub(crate) read_only_root: bool,
+    pub(crate) no_pivot: bool,
+}
+
+/// One mount, or a change of one.
+#[derive(Debug)]
+pub(crate) struct RootfsStep {
+    pub(crate) action: Action,
+    /// Relative to the root, without a leading slash; empty for the root itself.
+    pub(crate) target: CString,
+    /// Whether a missing target is made as a file.
+    pub(crate) target_is_file: bool,
+    /// As it stands in the configuration, for messages.
+    pub(crate) label: String,
+}
+
+/// What a step does at its target.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Attach a tree that the caller opened.
+    Attach { tree: OwnedFd, propagation: Vec<(u64, bool)> },
+    /// Make a filesystem and attach it.
+    Filesystem(FilesystemPlan),
+    /// Change the mount that is there.
+    Change { attributes: MountAttributes, recursive: bool },
+    /// Make a symbolic link, for joined v1 controllers.
+    Link(CString),
+}
+
+/// A filesystem that init makes.
+#[derive(Debug)]
+pub(crate) struct FilesystemPlan {
+    pub(crate) kind: CString,
+    pub(crate) options: Vec<(CString, Option<CString>)>,
+    /// [`brig_linux::mount::attribute`] bits.
+    pub(crate) attributes: u64,
+    pub(crate) propagation: Vec<(u64, bool)>,
+    /// Keep its descriptor for sysctls and labels.
+    pub(crate) is_proc: bool,
+}
+
+/// A kernel parameter.
+#[derive(Debug)]
+pub(crate) struct Sysctl {
+    /// Relative to `/proc`.
+    pub(crate) path: CString,
+    pub(crate) value: Vec<u8>,
+}

@@ -1,0 +1,380 @@
+//! The mounts of a configuration, opened or prepared by the caller.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use brig_linux::mount::{MountAttributes, propagation, set_attributes};
+use oci_spec::runtime::{LinuxIdMapping, Mount};
+use rustix::fs::FileType;
+
+use super::options::{self, MountOptions};
+use super::{Action, FilesystemPlan, RootfsStep};
+use crate::cgroup::Placement;
+use crate::container::RootfsMount;
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::parent::user_namespace;
+
+/// What the mounts of one container have in common.
+pub(crate) struct MountContext<'a> {
+    /// Relative bind sources start here.
+    pub(crate) bundle: &'a Path,
+    /// What a bind mount keeps of its source's propagation: `linux.rootfsPropagation`.
+    pub(crate) propagation: u64,
+    /// Where the container's cgroup lies.
+    pub(crate) placement: Option<&'a Placement>,
+    /// Whether the container has its own cgroup namespace.
+    pub(crate) new_cgroup: bool,
+    /// The container's own id maps, for mounts that are mapped without maps of their own.
+    pub(crate) id_maps: Option<(&'a [LinuxIdMapping], &'a [LinuxIdMapping])>,
+}
+
+/// Prepares the mounts of a configuration, in order.
+pub(crate) fn prepare(context: &MountContext<'_>, mounts: &[Mount]) -> Result<Vec<RootfsStep>> {
+    let mut steps = Vec::new();
+    for mount in mounts {
+        let label = describe(mount);
+        prepare_one(context, mount, &label, &mut steps)
+            .map_err(|error| error.context(format!("prepare {label}")))?;
+    }
+    Ok(steps)
+}
+
+fn describe(mount: &Mount) -> String {
+    let kind = mount.typ().as_deref().filter(|kind| *kind != "none");
+    let what = match (kind, mount.source()) {
+        (Some("bind") | None, Some(source)) => source.display().to_string(),
+        (Some(kind), _) => kind.to_owned(),
+        (None, None) => "nothing".to_owned(),
+    };
+    format!("mount {what:?} at {:?}", mount.destination().display().to_string())
+}
+
+fn prepare_one(
+    context: &MountContext<'_>,
+    mount: &Mount,
+    label: &str,
+    steps: &mut Vec<RootfsStep>,
+) -> Result<()> {
+    let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let target = target(mount.destination())?;
+    let kind = mount.typ().as_deref().unwrap_or("none");
+    let step = |action, target_is_file| RootfsStep {
+        action,
+        target: target.clone(),
+        target_is_file,
+        label: label.to_owned(),
+    };
+    if options.remount || (kind == "none" && !options.bind && mount.source().is_none()) {
+        steps.push(step(
+            Action::Change { attributes: options.attributes, recursive: false },
+            false,
+        ));
+        return Ok(());
+    }
+    if options.bind || kind == "bind" {
+        let (tree, is_file) = bind(context, mount, &options)?;
+        steps.push(step(Action::Attach { tree, propagation: options.propagation }, is_file));
+        return Ok(());
+    }
+    if options.id_map.is_some() || mount.uid_mappings().is_some() {
+        return Err(Error::new(ErrorKind::Unsupported, "id-mapped mount that is no bind mount"));
+    }
+    if kind == "cgroup" || kind == "cgroup2" {
+        return cgroup(context, &options, &target, label, steps);
+    }
+    steps.push(step(Action::Filesystem(filesystem(kind, mount.source(), &options)?), false));
+    Ok(())
+}
+
+/// A target without the leading slash.
+pub(crate) fn target(destination: &Path) -> Result<CString> {
+    let invalid = |what| {
+        Error::new(ErrorKind::InvalidInput, format!("{}: {what}", destination.display()))
+    };
+    let bytes = destination.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.len() >= 4096 {
+        return Err(invalid("a mount destination has 1 to 4095 bytes"));
+    }
+    let start = bytes.iter().position(|byte| *byte != b'/').unwrap_or(bytes.len());
+    CString::new(&bytes[start..]).map_err(|_| invalid("it contains a zero byte"))
+}
+
+fn bind(
+    context: &MountContext<'_>,
+    mount: &Mount,
+    options: &MountOptions,
+) -> Result<(OwnedFd, bool)> {
+    let source = mount
+        .source()
+        .as_ref()
+        .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "a bind mount without source"))?;
+    let source = context.bundle.join(source);
+    let tree = brig_linux::mount::bind(&source, options.recursive_bind)?;
+    let change = |attributes: &MountAttributes, recursive| {
+        if attributes.is_empty() {
+            return Ok(());
+        }
+        set_attributes(&tree, attributes, recursive)
+            .map_err(|errno| Error::system(format!("set options of {}", source.display()), errno))
+    };
+    // Before its own propagation, a bind mount has what the container's root has: as if the bind had been made in
+    // the container's mount namespace.
+    change(&MountAttributes::default().propagation(context.propagation), true)?;
+    change(&options.attributes, false)?;
+    change(&options.recursive_attributes, true)?;
+    map_owners(context, mount, options, &tree)?;
+    let stat = rustix::fs::fstat(&tree)
+        .map_err(|errno| Error::system(format!("look at {}", source.display()), errno))?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+    Ok((tree, is_file))
+}
+
+fn map_owners(
+    context: &MountContext<'_>,
+    mount: &Mount,
+    options: &MountOptions,
+    tree: &OwnedFd,
+) -> Result<()> {
+    let own = mount.uid_mappings().as_deref().zip(mount.gid_mappings().as_deref());
+    if own.is_none() && options.id_map.is_none() {
+        return Ok(());
+    }
+    let Some((users, groups)) = own.or(context.id_maps) else {
+        return Err(Error::new(ErrorKind::InvalidInput, "an id-mapped mount without id maps"));
+    };
+    let namespace = user_namespace(users, groups)?;
+    brig_linux::mount::set_id_map(tree, namespace.as_fd(), options.id_map == Some(true)).map_err(
+        |errno| {
+            Error::system("map the owners of the mount", errno)
+                .with_advice("the source's filesystem must support id-mapped mounts")
+        },
+    )
+}
+
+fn filesystem(
+    kind: &str,
+    source: &Option<std::path::PathBuf>,
+    options: &MountOptions,
+) -> Result<FilesystemPlan> {
+    let string = |text: &str| {
+        CString::new(text)
+            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a mount contains a zero byte"))
+    };
+    let mut data = Vec::new();
+    if let Some(source) = source {
+        let source = CString::new(source.as_os_str().as_bytes())
+            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a source contains a zero byte"))?;
+        data.push((c"source".to_owned(), Some(source)));
+    }
+    for (key, value) in &options.data {
+        data.push((string(key)?, value.as_deref().map(string).transpose()?));
+    }
+    Ok(FilesystemPlan {
+        kind: string(kind)?,
+        options: data,
+        attributes: options.attributes.bits() | options.recursive_attributes.bits(),
+        propagation: options.propagation.clone(),
+        is_proc: kind == "proc",
+    })
+}
+
+/// `/sys/fs/cgroup`: one cgroup2 mount, or on hosts with v1 a tmpfs with one mount per hierarchy. With a cgroup
+/// namespace the container's cgroup is the root of each; without one its directory is bound.
+fn cgroup(
+    context: &MountContext<'_>,
+    options: &MountOptions,
+    target: &CString,
+    label: &str,
+    steps: &mut Vec<RootfsStep>,
+) -> Result<()> {
+    let places: Vec<_> =
+        context.placement.map(|placement| placement.directories().collect()).unwrap_or_default();
+    let push = |steps: &mut Vec<RootfsStep>, action, target: CString| {
+        steps.push(RootfsStep { action, target, target_is_file: false, label: label.to_owned() });
+    };
+    let mount_of = |controllers: &str, directory: &Path| -> Result<Action> {
+        if !context.new_cgroup {
+            let tree = brig_linux::mount::bind(directory, false)?;
+            set_attributes(&tree, &options.attributes.propagation(propagation::SLAVE), false)
+                .map_err(|errno| Error::system("set options of the cgroup mount", errno))?;
+            return Ok(Action::Attach { tree, propagation: options.propagation.clone() });
+        }
+        let kind = if controllers.is_empty() { c"cgroup2" } else { c"cgroup" };
+        let data = match controllers.strip_prefix("name=") {
+            Some(name) => {
+                vec![(c"none".to_owned(), None), (c"name".to_owned(), Some(c_string(name)?))]
+            }
+            None => controllers
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(|name| Ok((c_string(name)?, None)))
+                .collect::<Result<_>>()?,
+        };
+        Ok(Action::Filesystem(FilesystemPlan {
+            kind: kind.to_owned(),
+            options: data,
+            attributes: options.attributes.bits(),
+            propagation: options.propagation.clone(),
+            is_proc: false,
+        }))
+    };
+    if let [(controllers, directory)] = places.as_slice()
+        && controllers.is_empty()
+    {
+        push(steps, mount_of("", directory)?, target.clone());
+        return Ok(());
+    }
+    let tmpfs = FilesystemPlan {
+        kind: c"tmpfs".to_owned(),
+        options: vec![(c"mode".to_owned(), Some(c"755".to_owned()))],
+        attributes: options.attributes.clear(brig_linux::mount::attribute::READ_ONLY).bits(),
+        propagation: Vec::new(),
+        is_proc: false,
+    };
+    push(steps, Action::Filesystem(tmpfs), target.clone());
+    let below = |name: &str| c_string(&format!("{}/{name}", target.to_string_lossy()));
+    for (controllers, directory) in &places {
+        let name = match controllers.strip_prefix("name=") {
+            Some(name) => name,
+            None if controllers.is_empty() => "unified",
+            None => controllers,
+        };
+        push(steps, mount_of(controllers, directory)?, below(name)?);
+        if name.contains(',') {
+            for single in name.split(',') {
+                push(steps, Action::Link(c_string(name)?), below(single)?);
+            }
+        }
+    }
+    if options.attributes.bits() & brig_linux::mount::attribute::READ_ONLY != 0 {
+        let attributes =
+            MountAttributes::default().set(brig_linux::mount::attribute::READ_ONLY);
+        push(steps, Action::Change { attributes, recursive: false }, target.clone());
+    }
+    Ok(())
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::new(ErrorKind::InvalidInput, "a zero byte in a path"))
+}
+
+/// Opens the root filesystem as a detached tree: the directory of the bundle, or the mounts that an engine handed
+/// over, of which only the first becomes the root and the others are attached below it by their own targets.
+pub(crate) fn root_tree(
+    path: &Path,
+    handed: &[RootfsMount],
+    propagation: u64,
+) -> Result<OwnedFd> {
+    let tree = match handed {
+        [] => {
+            let stat = rustix::fs::stat(path).map_err(|errno| {
+                Error::system(format!("open root filesystem {}", path.display()), errno)
+            })?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                let attempt = format!("root filesystem {} is not a directory", path.display());
+                return Err(Error::new(ErrorKind::InvalidInput, attempt));
+            }
+            brig_linux::mount::bind(path, true)?
+        }
+        [mount] => handed_mount(mount)?,
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "root filesystem made of more than one mount",
+            ));
+        }
+    };
+    set_attributes(&tree, &MountAttributes::default().propagation(propagation), true).map_err(
+        |errno| Error::system("set the propagation of the root filesystem", errno),
+    )?;
+    Ok(tree)
+}
+
+fn handed_mount(mount: &RootfsMount) -> Result<OwnedFd> {
+    let options = options::parse(&mount.options)?;
+    if options.bind || mount.fstype == "bind" {
+        let tree = brig_linux::mount::bind(Path::new(&mount.source), true)?;
+        if !options.attributes.is_empty() {
+            set_attributes(&tree, &options.attributes, false).map_err(|errno| {
+                Error::system(format!("set options of {}", mount.source), errno)
+            })?;
+        }
+        return Ok(tree);
+    }
+    if mount.fstype == "overlay" {
+        return overlay(&options);
+    }
+    let source = ("source", Some(mount.source.as_str()));
+    let data: Vec<(&str, Option<&str>)> = std::iter::once(source)
+        .chain(options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref())))
+        .collect();
+    Ok(brig_linux::mount::filesystem(&mount.fstype, &data, options.attributes.bits())?)
+}
+
+fn overlay(options: &MountOptions) -> Result<OwnedFd> {
+    let mut lower = Vec::new();
+    let (mut upper, mut work, mut extra) = (None, None, Vec::new());
+    for (key, value) in &options.data {
+        match (key.as_str(), value.as_deref()) {
+            ("lowerdir", Some(list)) => lower.extend(split_layers(list)),
+            ("lowerdir+", Some(one)) => lower.push(one.into()),
+            ("upperdir", Some(path)) => upper = Some(Path::new(path)),
+            ("workdir", Some(path)) => work = Some(Path::new(path)),
+            (key, value) => extra.push((key, value)),
+        }
+    }
+    Ok(brig_linux::mount::overlay(&brig_linux::mount::OverlayOptions {
+        lower: &lower,
+        upper,
+        work,
+        extra: &extra,
+        attributes: options.attributes.bits(),
+    })?)
+}
+
+/// The layers of a `lowerdir` list, in which a backslash escapes a colon.
+fn split_layers(list: &str) -> Vec<std::path::PathBuf> {
+    let mut layers = vec![String::new()];
+    let mut characters = list.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ':' => layers.push(String::new()),
+            '\\' => {
+                if let (Some(layer), Some(next)) = (layers.last_mut(), characters.next()) {
+                    layer.push(next);
+                }
+            }
+            other => {
+                if let Some(layer) = layers.last_mut() {
+                    layer.push(other);
+                }
+            }
+        }
+    }
+    layers.into_iter().map(Into::into).collect()
+}
+
+/// Whether a path has a `..` component.
+pub(crate) fn has_parent(path: &Path) -> bool {
+    path.components().any(|component| component == Component::ParentDir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_split_at_unescaped_colons() {
+        let layers = split_layers("/a:/b\\:c:/d");
+        assert_eq!(layers, ["/a", "/b:c", "/d"].map(std::path::PathBuf::from));
+    }
+
+    #[test]
+    fn targets_lose_their_leading_slashes() {
+        assert_eq!(target(Path::new("//proc")).unwrap().as_c_str(), c"proc");
+        assert_eq!(target(Path::new("/")).unwrap().as_c_str(), c"");
+        assert!(target(Path::new("")).is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! Mount options, as fstab(5) and the OCI runtime specification spell them.
+
+use brig_linux::mount::{MountAttributes, attribute, propagation};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most options that one mount may have.
+const OPTIONS_MAX: usize = 256;
+
+/// The options of one mount, sorted by what they do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MountOptions {
+    pub(crate) bind: bool,
+    /// `rbind`: take the mounts below along.
+    pub(crate) recursive_bind: bool,
+    pub(crate) remount: bool,
+    /// Of this mount alone.
+    pub(crate) attributes: MountAttributes,
+    /// Of this mount and all below (`rro`, `rnosuid`, ...).
+    pub(crate) recursive_attributes: MountAttributes,
+    /// Propagation types in order, each with whether it is recursive.
+    pub(crate) propagation: Vec<(u64, bool)>,
+    /// Map owners by the mount's own or the container's id maps; recursively or not.
+    pub(crate) id_map: Option<bool>,
+    /// What the filesystem itself understands.
+    pub(crate) data: Vec<(String, Option<String>)>,
+}
+
+/// Sorts the options of a mount.
+///
+/// # Errors
+/// `InvalidInput` for too many, a zero byte or a comma; `Unsupported` by name.
+pub(crate) fn parse(options: &[String]) -> Result<MountOptions> {
+    let invalid = |what: String| Error::new(ErrorKind::InvalidInput, what);
+    if options.len() > OPTIONS_MAX {
+        return Err(invalid(format!("a mount has more than {OPTIONS_MAX} options")));
+    }
+    let mut parsed = MountOptions::default();
+    for option in options {
+        if option.contains('\0') {
+            return Err(invalid(format!("mount option {option:?} contains a zero byte")));
+        }
+        parse_one(option, &mut parsed)?;
+    }
+    Ok(parsed)
+}
+
+fn parse_one(option: &str, parsed: &mut MountOptions) -> Result<()> {
+    if let Some((bits, set)) = attribute_of(option) {
+        parsed.attributes = change(parsed.attributes, bits, set);
+        return Ok(());
+    }
+    let recursive = option.strip_prefix('r').and_then(attribute_of);
+    if let Some((bits, set)) = recursive {
+        parsed.recursive_attributes = change(parsed.recursive_attributes, bits, set);
+        return Ok(());
+    }
+    if let Some(kind) = propagation_of(option) {
+        parsed.propagation.push(kind);
+        return Ok(());
+    }
+    match option {
+        "bind" => parsed.bind = true,
+        "rbind" => {
+            parsed.bind = true;
+            parsed.recursive_bind = true;
+        }
+        "remount" => parsed.remount = true,
+        "idmap" => parsed.id_map = Some(false),
+        "ridmap" => parsed.id_map = Some(true),
+        "defaults" | "async" | "nomand" | "norelatime" | "nostrictatime" | "loud" | "" => {}
+        "tmpcopyup" | "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("mount option {option:?} is not built yet"),
+            ));
+        }
+        _ => parsed.data.push(match option.split_once('=') {
+            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+            None => (option.to_owned(), None),
+        }),
+    }
+    Ok(())
+}
+
+fn change(attributes: MountAttributes, bits: u64, set: bool) -> MountAttributes {
+    if set { attributes.set(bits) } else { attributes.clear(bits) }
+}
+
+fn attribute_of(option: &str) -> Option<(u64, bool)> {
+    Some(match option {
+        "ro" => (attribute::READ_ONLY, true),
+        "rw" => (attribute::READ_ONLY, false),
+        "nosuid" => (attribute::NO_SUID, true),
+        "suid" => (attribute::NO_SUID, false),
+        "nodev" => (attribute::NO_DEV, true),
+        "dev" => (attribute::NO_DEV, false),
+        "noexec" => (attribute::NO_EXEC, true),
+        "exec" => (attribute::NO_EXEC, false),
+        "noatime" => (attribute::NO_ATIME, true),
+        "strictatime" => (attribute::STRICT_ATIME, true),
+        "atime" | "relatime" => (attribute::ACCESS_TIME, false),
+        "nodiratime" => (attribute::NO_DIRATIME, true),
+        "diratime" => (attribute::NO_DIRATIME, false),
+        "nosymfollow" => (attribute::NO_SYMFOLLOW, true),
+        "symfollow" => (attribute::NO_SYMFOLLOW, false),
+        _ => return None,
+    })
+}
+
+/// A propagation type of the configuration: the kernel's bit, and whether it is for all mounts below too.
+pub(crate) fn propagation_of(option: &str) -> Option<(u64, bool)> {
+    Some(match option {
+        "private" => (propagation::PRIVATE, false),
+        "rprivate" => (propagation::PRIVATE, true),
+        "slave" => (propagation::SLAVE, false),
+        "rslave" => (propagation::SLAVE, true),
+        "shared" => (propagation::SHARED, false),
+        "rshared" => (propagation::SHARED, true),
+        "unbindable" => (propagation::UNBINDABLE, false),
+        "runbindable" => (propagation::UNBINDABLE, true),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(list: &[&str]) -> MountOptions {
+        parse(&list.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn options_are_sorted_by_what_they_do() {
+        let parsed = options(&["rbind", "ro", "rnosuid", "rslave", "size=64m", "noatime", "x"]);
+        assert!(parsed.bind && parsed.recursive_bind);
+        let wanted =
+            MountAttributes::default().set(attribute::READ_ONLY).set(attribute::NO_ATIME);
+        assert_eq!(parsed.attributes, wanted);
+        let wanted = MountAttributes::default().set(attribute::NO_SUID);
+        assert_eq!(parsed.recursive_attributes, wanted);
+        assert_eq!(parsed.propagation, [(propagation::SLAVE, true)]);
+        let data = [("size".to_owned(), Some("64m".to_owned())), ("x".to_owned(), None)];
+        assert_eq!(parsed.data, data);
+    }
+
+    #[test]
+    fn relatime_is_not_a_recursive_option() {
+        assert_eq!(options(&["relatime"]).recursive_attributes, MountAttributes::default());
+        assert_eq!(options(&["rw"]).recursive_attributes, MountAttributes::default());
+    }
+
+    #[test]
+    fn unsupported_and_malformed_options_are_named() {
+        let error = parse(&["tmpcopyup".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("tmpcopyup"), "{error}");
+        assert!(parse(&["a\0b".to_owned()]).is_err());
+        assert!(parse(&vec!["ro".to_owned(); 1000]).is_err());
+    }
+}
