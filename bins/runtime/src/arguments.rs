@@ -1,6 +1,6 @@
 //! The flags before the command.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -31,12 +31,7 @@ pub(crate) enum Parsed {
 
 impl Default for Global {
     fn default() -> Self {
-        Self {
-            root: default_root(),
-            log: None,
-            log_format: LogFormat::Text,
-            systemd_cgroup: false,
-        }
+        Self { root: default_root(), log: None, log_format: LogFormat::Text, systemd_cgroup: false }
     }
 }
 
@@ -120,7 +115,7 @@ pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
     }
 }
 
-fn is_command(argument: &OsString) -> bool {
+fn is_command(argument: &OsStr) -> bool {
     argument.to_str().is_some_and(|text| !text.starts_with('-'))
 }
 

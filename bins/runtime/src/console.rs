@@ -108,7 +108,7 @@ impl Foreground {
                 continue;
             }
             // A container that has just ended needs no signal.
-            drop(send_signal(pidfd, number));
+            let _ = send_signal(pidfd, number);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -32,15 +32,36 @@ pub fn close_on_exec_from(first: u32) -> rustix::io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Closes this process's copy of a descriptor whose owner is a value of the parent. For a freshly cloned child, which
-/// will never use or drop that value: the end of file of a socket is only seen once all copies are closed.
+/// Closes every descriptor from `first` up except those in `keep`, which must be sorted. For a freshly cloned child:
+/// what other threads of its parent had open (locks, sockets whose end of file somebody waits for, directories of the
+/// host) must not live on in it.
 ///
 /// # Safety
-/// Nothing in this process may use the descriptor afterwards, and its owner must never be dropped here.
-#[expect(unsafe_code, reason = "closes a descriptor that another value owns")]
-pub unsafe fn close_inherited(fd: BorrowedFd<'_>) {
-    // SAFETY: the caller promises that the owner's copy in this process is dead.
-    unsafe { rustix::io::close(fd.as_raw_fd()) };
+/// Nothing in this process may use or drop a value that owns a closed descriptor.
+///
+/// # Errors
+/// `ENOSYS` on kernels before 5.9.
+#[expect(unsafe_code, reason = "closes descriptors that other values own")]
+pub unsafe fn close_all_but(first: u32, keep: &[RawFd]) -> rustix::io::Result<()> {
+    let mut next = first;
+    for fd in keep.iter().filter_map(|fd| u32::try_from(*fd).ok()) {
+        if fd > next {
+            // SAFETY: the caller promises that nothing uses what is closed.
+            unsafe { close_range(next, fd - 1) }?;
+        }
+        next = next.max(fd.saturating_add(1));
+    }
+    // SAFETY: as above.
+    unsafe { close_range(next, u32::MAX) }
+}
+
+/// # Safety
+/// As [`close_all_but`].
+#[expect(unsafe_code, reason = "close_range is in neither rustix nor nix")]
+unsafe fn close_range(first: u32, last: u32) -> rustix::io::Result<()> {
+    // SAFETY: the call takes three integers; the caller promises that nothing uses what is closed.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// The error number which the libc wrapper of this thread's last failed call left.

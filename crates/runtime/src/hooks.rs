@@ -88,8 +88,7 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     }
     let errors = rustix::fs::memfd_create(c"hook-stderr", rustix::fs::MemfdFlags::CLOEXEC)
         .map_err(|errno| Error::system("make a file for its output", errno))?;
-    let output =
-        errors.try_clone().map_err(|source| Error::system("share its output", source))?;
+    let output = errors.try_clone().map_err(|source| Error::system("share its output", source))?;
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::from(output));
     let mut child = command.spawn().map_err(|source| Error::system("start it", source))?;
     if let Some(mut stdin) = child.stdin.take() {

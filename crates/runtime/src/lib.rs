@@ -23,6 +23,9 @@ pub use container::{
 };
 pub use error::{Error, ErrorKind, Result};
 
+/// Names of all capabilities that a configuration can give.
+pub const CAPABILITIES: [&str; 41] = brig_linux::capability::NAMES;
+
 /// This moment, as state and logs write it: RFC 3339 in UTC with nanoseconds.
 #[must_use]
 pub fn timestamp() -> String {

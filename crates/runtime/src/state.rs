@@ -83,9 +83,7 @@ impl Directory {
                 Err(Error::new(ErrorKind::AlreadyExists, text)
                     .with_advice("delete it or choose another id"))
             }
-            Err(source) => {
-                Err(Error::system(format!("make {}", directory.path.display()), source))
-            }
+            Err(source) => Err(Error::system(format!("make {}", directory.path.display()), source)),
         }
     }
 
@@ -118,9 +116,8 @@ impl Directory {
     /// Whether somebody holds the lock.
     pub(crate) fn is_locked(&self) -> bool {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(CWD, &self.path, flags, Mode::empty()).is_ok_and(|fd| {
-            rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared).is_err()
-        })
+        rustix::fs::openat(CWD, &self.path, flags, Mode::empty())
+            .is_ok_and(|fd| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared).is_err())
     }
 
     pub(crate) fn id(&self) -> &ContainerId {
@@ -148,9 +145,8 @@ impl Directory {
     pub(crate) fn write(&self, state: &State) -> Result<()> {
         let path = self.path.join("state.json");
         let attempt = || format!("write {}", path.display());
-        let bytes = serde_json::to_vec(state).map_err(|error| {
-            Error::new(ErrorKind::Integrity, attempt()).with_source(error)
-        })?;
+        let bytes = serde_json::to_vec(state)
+            .map_err(|error| Error::new(ErrorKind::Integrity, attempt()).with_source(error))?;
         let new = self.path.join("state.json.new");
         std::fs::write(&new, bytes)
             .and_then(|()| std::fs::rename(&new, &path))

@@ -82,7 +82,9 @@ fn parse(parser: &mut Parser) -> anyhow::Result<(ContainerId, Request)> {
     let mut request = Request::default();
     while let Some(argument) = parser.next()? {
         match argument {
-            Arg::Long("process") | Arg::Short('p') => request.process = Some(parser.value()?.into()),
+            Arg::Long("process") | Arg::Short('p') => {
+                request.process = Some(parser.value()?.into())
+            }
             Arg::Long("env") | Arg::Short('e') => {
                 request.environment.push(parser.value()?.string()?);
             }

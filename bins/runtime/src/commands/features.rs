@@ -21,11 +21,10 @@ pub(super) fn run() -> anyhow::Result<u8> {
         ],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": brig_runtime::CAPABILITIES,
+            "capabilities": brig_runtime::CAPABILITIES.as_slice(),
             "cgroup": {
                 "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true
             },
-            "seccomp": brig_runtime::seccomp_features(),
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},

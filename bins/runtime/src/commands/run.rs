@@ -22,7 +22,8 @@ pub(super) fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let foreground = Foreground::prepare()?;
-    let created = runtime.create(&request.id, &request.bundle, request.options(console(&request)))?;
+    let created =
+        runtime.create(&request.id, &request.bundle, request.options(console(&request)))?;
     start_or_delete(&created.container)?;
     let status = foreground.wait(created.pidfd.as_fd(), created.console);
     if !request.keep {
@@ -63,9 +64,6 @@ pub(super) fn seal() -> anyhow::Result<()> {
             name
         })
         .collect();
-    brig_runtime::seal_executable(
-        strings(std::env::args_os().collect())?,
-        strings(environment)?,
-    )?;
+    brig_runtime::seal_executable(strings(std::env::args_os().collect())?, strings(environment)?)?;
     Ok(())
 }

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        for (text, number) in [("5", 5), ("2k", 2048), ("1M", 1 << 20), ("3gb", 3 << 30), ("-1", -1)]
+        for (text, number) in
+            [("5", 5), ("2k", 2048), ("1M", 1 << 20), ("3gb", 3 << 30), ("-1", -1)]
         {
             assert_eq!(bytes(text).unwrap(), number, "{text}");
         }

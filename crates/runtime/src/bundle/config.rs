@@ -25,8 +25,7 @@ impl Config {
     /// `NotFound`, or `InvalidInput` with the place of the mistake.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let attempt = || format!("read {}", path.display());
-        let file =
-            std::fs::File::open(path).map_err(|source| Error::system(attempt(), source))?;
+        let file = std::fs::File::open(path).map_err(|source| Error::system(attempt(), source))?;
         let mut bytes = Vec::new();
         file.take(CONFIG_MAX + 1)
             .read_to_end(&mut bytes)

@@ -124,7 +124,10 @@ mod tests {
     #[test]
     fn programs_are_looked_for_in_their_own_path() {
         let environment = ["PATH=/a:/b".to_owned()];
-        assert_eq!(candidates("x", &environment).unwrap(), [c"/a/x".to_owned(), c"/b/x".to_owned()]);
+        assert_eq!(
+            candidates("x", &environment).unwrap(),
+            [c"/a/x".to_owned(), c"/b/x".to_owned()]
+        );
         assert_eq!(candidates("./x", &environment).unwrap(), [c"./x".to_owned()]);
         assert_eq!(candidates("x", &[]).unwrap().len(), 6);
     }

@@ -119,7 +119,8 @@ impl Making<'_> {
         let hook_state = HookState { fd: plan.hook_state.as_ref(), state: &state };
         hook_state.write("creating")?;
         spawned.channel.go()?;
-        let master = parent::expect_ready(&spawned.channel, &plan, || run_create_hooks(spec, &state))?;
+        let master =
+            parent::expect_ready(&spawned.channel, &plan, || run_create_hooks(spec, &state))?;
         hook_state.write("created")?;
         let master = terminal::deliver(master, console)?;
         if let Some(path) = pid_file {

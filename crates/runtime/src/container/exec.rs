@@ -12,6 +12,7 @@ use crate::bundle::{ProcessContext, prepare_process};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::process::exec::ExecPlan;
+use crate::process::message::Message;
 use crate::process::parent::{self, SpawnError};
 use crate::security::{rlimits, scheduling};
 use crate::state::State;
@@ -33,11 +34,10 @@ impl Container {
         let preserve = options.preserve_fds;
         let plan = self.exec_plan(&state, process, options.stdio, preserve)?;
         let join = cgroup.prepare_join()?;
-        let spawned =
-            parent::spawn_exec(&plan, cgroup.dir_fd()).map_err(|error| match error {
-                SpawnError::Step(failure) => parent::explain(&failure, &plan.process),
-                SpawnError::Own(error) => error,
-            })?;
+        let spawned = parent::spawn_exec(&plan, cgroup.dir_fd()).map_err(|error| match error {
+            SpawnError::Step(failure) => parent::explain(&failure, &plan.process),
+            SpawnError::Own(error) => error,
+        })?;
         let released = (|| {
             let number = Pid::from_raw(spawned.pid).ok_or_else(parent::silent)?;
             if cgroup.dir_fd().is_some() { join.legacy(number) } else { join.all(number) }?;
@@ -48,11 +48,8 @@ impl Container {
             spawned.channel.go()?;
             let master = parent::expect_ready(&spawned.channel, &plan.process, || Ok(()))?;
             // The exec closes the child's side; anything else it says is why it did not get there.
-            match spawned.channel.receive()? {
-                Some((crate::process::message::Message::Failed(failure), _)) => {
-                    return Err(parent::explain(&failure, &plan.process));
-                }
-                _ => {}
+            if let Some((Message::Failed(failure), _)) = spawned.channel.receive()? {
+                return Err(parent::explain(&failure, &plan.process));
             }
             let master = terminal::deliver(master, console)?;
             if let Some(path) = &pid_file {

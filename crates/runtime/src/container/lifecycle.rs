@@ -169,7 +169,9 @@ impl Container {
                 wait_for(init.as_ref(), &mut errors);
                 errors.extend(cgroup.remove().err());
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => wait_for(init.as_ref(), &mut errors),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                wait_for(init.as_ref(), &mut errors)
+            }
             Err(error) => errors.push(error),
         }
         if let Ok(config) = self.directory.config() {
@@ -180,7 +182,7 @@ impl Container {
             }
         }
         errors.extend(self.directory.remove().err());
-        summary(&state.id, errors)
+        summary(&state.id, &errors)
     }
 }
 
@@ -196,7 +198,7 @@ fn wait_for(init: Option<&OwnedFd>, errors: &mut Vec<Error>) {
 }
 
 /// One error for all that went wrong while removing.
-fn summary(id: &str, errors: Vec<Error>) -> Result<()> {
+fn summary(id: &str, errors: &[Error]) -> Result<()> {
     let Some(first) = errors.first() else { return Ok(()) };
     let text: Vec<String> = errors.iter().map(Error::chain).collect();
     Err(Error::new(first.kind(), format!("delete {id}: {}", text.join("; "))))
@@ -224,7 +226,8 @@ impl Names for StartNames<'_> {
     fn name(&self, step: Step, index: usize) -> String {
         match step {
             Step::Hook => {
-                let hooks = self.0.hooks().as_ref().and_then(|hooks| hooks.start_container().clone());
+                let hooks =
+                    self.0.hooks().as_ref().and_then(|hooks| hooks.start_container().clone());
                 let path = hooks.unwrap_or_default().get(index).map(|hook| hook.path().clone());
                 format!("run startContainer hook {:?}", path.unwrap_or_default().display())
             }

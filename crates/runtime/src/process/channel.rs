@@ -19,17 +19,12 @@ pub(crate) struct ChildSide(OwnedFd);
 
 /// Makes both sides, close-on-exec.
 pub(crate) fn pair() -> Result<(ParentSide, ChildSide)> {
-    rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map(|(parent, child)| (ParentSide(parent), ChildSide(child)))
-    .map_err(|errno| Error::system("make a socket to the new process", errno))
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map(|(parent, child)| (ParentSide(parent), ChildSide(child)))
+        .map_err(|errno| Error::system("make a socket to the new process", errno))
 }
 
-impl AsFd for ParentSide {
+impl AsFd for ChildSide {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

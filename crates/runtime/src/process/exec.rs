@@ -1,6 +1,6 @@
-//! A further process in a container. Nothing here allocates.
+//! A further process in a container. Nothing in [`run`] allocates.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::fs::CWD;
 use rustix::thread::ThreadNameSpaceType;
@@ -27,6 +27,14 @@ pub(crate) struct ExecPlan {
 }
 
 impl ExecPlan {
+    /// Every descriptor that the process works with.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = self.process.descriptors();
+        fds.push(self.init.as_raw_fd());
+        fds.extend(self.root.iter().map(AsRawFd::as_raw_fd));
+        fds
+    }
+
     /// Enters the container's namespaces: for the intermediate.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
         rustix::thread::move_into_thread_name_spaces(self.init.as_fd(), self.namespaces)
@@ -57,8 +65,8 @@ fn set_up(plan: &ExecPlan, channel: &ChildSide) -> Result<usize, Failure> {
     rustix::process::chdir(c"/").at(Step::Chroot)?;
     setup::stdio(&plan.process)?;
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, c"/", flags, rustix::fs::Mode::empty())
-        .at(Step::Terminal)?;
+    let root =
+        rustix::fs::openat(CWD, c"/", flags, rustix::fs::Mode::empty()).at(Step::Terminal)?;
     let console = setup::terminal(&plan.process, root.as_fd(), false)?;
     let proc = match &plan.process.label {
         Some(_) => Some(private_proc()?),

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use brig_linux::process::{CloneOptions, clone3, unshare};
 use brig_linux::process::flags::CLEAR_SIGHAND;
+use brig_linux::process::{CloneOptions, clone3, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -60,8 +60,7 @@ fn set_up(plan: &InitPlan, channel: &ChildSide) -> Done<usize> {
     setup::stdio(&plan.process)?;
     name_and_network(plan)?;
     let (console, proc) = root_filesystem(plan, channel)?;
-    let program =
-        setup::become_user(&plan.process, proc.as_ref().map(AsFd::as_fd))?;
+    let program = setup::become_user(&plan.process, proc.as_ref().map(AsFd::as_fd))?;
     drop(proc);
     match &console {
         Some(master) => channel.send(&Message::Ready, &[master.as_fd()]),

@@ -2,8 +2,8 @@
 
 use rustix::io::Errno;
 
-/// The longest detail of a failure, in bytes; longer ones are cut.
-pub(crate) const DETAIL_MAX: usize = 256;
+/// The longest detail of a failure, in bytes; longer ones are cut. Failures are passed by value, so it is short.
+pub(crate) const DETAIL_MAX: usize = 92;
 /// The longest encoded message.
 pub(crate) const MESSAGE_MAX: usize = 10 + DETAIL_MAX;
 

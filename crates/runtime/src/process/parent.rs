@@ -1,6 +1,6 @@
 //! The caller's side of making a process.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use brig_linux::process::{CloneOptions, Cloned, clone3, flags};
 use oci_spec::runtime::LinuxIdMapping;
@@ -43,10 +43,19 @@ pub(crate) fn spawn_init(
 ) -> std::result::Result<Spawned, SpawnError> {
     let (parent, child) = pair()?;
     let options = CloneOptions { flags: plan.clone_flags | flags::CLEAR_SIGHAND, cgroup };
+    let keep = Keep::new(plan.process.preserve_fds, {
+        let mut fds = plan.descriptors();
+        fds.push(child.as_fd().as_raw_fd());
+        fds.extend(cgroup.as_ref().map(AsRawFd::as_raw_fd));
+        fds
+    });
     if !plan.intermediate {
         let body = || {
-            close_parent(&parent);
-            init::run(plan, &child)
+            // Before it reports anything: the end of file of sockets depends on it.
+            match keep.apply() {
+                Ok(()) => init::run(plan, &child),
+                Err(_) => 1,
+            }
         };
         // SAFETY: init::run works on the prepared plan alone and neither allocates nor locks.
         let cloned = unsafe { clone3(options, body) };
@@ -58,6 +67,7 @@ pub(crate) fn spawn_init(
     through_intermediate(
         parent,
         child,
+        &keep,
         || init::enter_all(&plan.joins),
         |child| {
             // SAFETY: as above; the intermediate that runs this is itself a fresh child.
@@ -74,9 +84,16 @@ pub(crate) fn spawn_exec(
 ) -> std::result::Result<Spawned, SpawnError> {
     let (parent, child) = pair()?;
     let sibling = CloneOptions { flags: flags::PARENT, cgroup };
+    let keep = Keep::new(plan.process.preserve_fds, {
+        let mut fds = plan.descriptors();
+        fds.push(child.as_fd().as_raw_fd());
+        fds.extend(cgroup.as_ref().map(AsRawFd::as_raw_fd));
+        fds
+    });
     through_intermediate(
         parent,
         child,
+        &keep,
         || plan.enter(),
         |child| {
             // SAFETY: exec::run works on the prepared plan alone and neither allocates nor locks.
@@ -89,17 +106,18 @@ pub(crate) fn spawn_exec(
 fn through_intermediate(
     parent: ParentSide,
     child: ChildSide,
+    keep: &Keep,
     enter: impl Fn() -> std::result::Result<(), Failure>,
     make: impl Fn(&ChildSide) -> rustix::io::Result<Cloned>,
 ) -> std::result::Result<Spawned, SpawnError> {
     let body = || {
-        close_parent(&parent);
-        let made = rustix::process::set_dumpable_behavior(
-            rustix::process::DumpableBehavior::NotDumpable,
-        )
-        .at(Step::Protect)
-        .and_then(|()| enter())
-        .and_then(|()| make(&child).at(Step::Clone));
+        let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
+        let made = keep
+            .apply()
+            .and_then(|()| rustix::process::set_dumpable_behavior(not_dumpable))
+            .at(Step::Protect)
+            .and_then(|()| enter())
+            .and_then(|()| make(&child).at(Step::Clone));
         match made {
             Ok(cloned) => {
                 child.send(&Message::Made(cloned.pid), &[cloned.pidfd.as_fd()]);
@@ -113,7 +131,8 @@ fn through_intermediate(
     };
     let options = CloneOptions { flags: flags::CLEAR_SIGHAND, cgroup: None };
     // SAFETY: the intermediate makes a handful of system calls on prepared values and exits.
-    let intermediate = unsafe { clone3(options, body) }.at(Step::Clone).map_err(SpawnError::Step)?;
+    let intermediate =
+        unsafe { clone3(options, body) }.at(Step::Clone).map_err(SpawnError::Step)?;
     drop(child);
     let heard = parent.receive();
     // An embedder that reaps every child may have been faster.
@@ -134,11 +153,25 @@ pub(crate) fn silent() -> Error {
         .with_advice("look for a memory limit that is too small")
 }
 
-#[expect(unsafe_code, reason = "the child closes its copy of the caller's side")]
-fn close_parent(parent: &ParentSide) {
-    // SAFETY: this runs in the cloned child only, which never touches the caller's side, and exits or execs without
-    // dropping it.
-    unsafe { brig_linux::fd::close_inherited(parent.as_fd()) };
+/// What a child may keep of the caller's descriptors.
+struct Keep {
+    first: u32,
+    sorted: Vec<RawFd>,
+}
+
+impl Keep {
+    fn new(preserve: u32, mut fds: Vec<RawFd>) -> Self {
+        fds.sort_unstable();
+        Self { first: preserve.saturating_add(3), sorted: fds }
+    }
+
+    /// Closes everything else. Child-safe.
+    #[expect(unsafe_code, reason = "the child closes what the caller's values own")]
+    fn apply(&self) -> rustix::io::Result<()> {
+        // SAFETY: this runs in a cloned child only, which uses nothing but its plan, whose descriptors are kept, and
+        // exits or execs without dropping any value.
+        unsafe { brig_linux::fd::close_all_but(self.first, &self.sorted) }
+    }
 }
 
 /// Writes the id maps of a process that was born in a new user namespace.
@@ -174,8 +207,11 @@ pub(crate) fn user_namespace(
 ) -> Result<OwnedFd> {
     let (parent, child) = pair()?;
     let options = CloneOptions { flags: flags::NEW_USER | flags::CLEAR_SIGHAND, cgroup: None };
+    let keep = Keep::new(0, vec![child.as_fd().as_raw_fd()]);
     let body = || {
-        close_parent(&parent);
+        if keep.apply().is_err() {
+            return 1;
+        }
         // Either answer means that nobody needs this process any more.
         let _ = child.wait();
         0
@@ -237,7 +273,10 @@ fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut characters = text.chars();
-    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+    characters
+        .next()
+        .map(|first| first.to_lowercase().chain(characters).collect())
+        .unwrap_or_default()
 }
 
 /// The words that engines look for to tell "no such command" (127) and "cannot run it" (126) from other failures.
@@ -298,4 +337,3 @@ pub(crate) fn expect_ready(
         }
     }
 }
-

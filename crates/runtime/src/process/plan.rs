@@ -1,7 +1,7 @@
 //! What a child will do, decided and prepared before it exists.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use brig_linux::capability::CapabilitySet;
@@ -9,7 +9,7 @@ use brig_linux::process::Strings;
 use rustix::thread::LinkNameSpaceType;
 
 use super::message::Step;
-use crate::rootfs::RootfsPlan;
+use crate::rootfs::{Action, RootfsPlan};
 use crate::security::filter::Filter;
 
 /// The init of a container.
@@ -111,6 +111,31 @@ pub(crate) struct Label {
 pub(crate) struct TerminalPlan {
     /// Rows and columns.
     pub(crate) size: Option<(u16, u16)>,
+}
+
+impl InitPlan {
+    /// Every descriptor that init works with.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = self.process.descriptors();
+        fds.push(self.start.as_raw_fd());
+        fds.extend(self.joins.iter().map(|join| join.fd.as_raw_fd()));
+        fds.extend(self.hook_state.iter().map(AsRawFd::as_raw_fd));
+        if let Some(rootfs) = &self.rootfs {
+            fds.push(rootfs.tree.as_raw_fd());
+            fds.extend(rootfs.steps.iter().filter_map(|step| match &step.action {
+                Action::Attach { tree, .. } => Some(tree.as_raw_fd()),
+                _ => None,
+            }));
+        }
+        fds
+    }
+}
+
+impl ProcessPlan {
+    /// Every descriptor that the process works with.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        self.stdio.iter().flatten().map(AsRawFd::as_raw_fd).collect()
+    }
 }
 
 impl super::parent::Names for InitPlan {

@@ -73,8 +73,8 @@ pub(crate) fn terminal(
 ) -> Done<Option<OwnedFd>> {
     let Some(terminal) = &plan.terminal else { return Ok(None) };
     let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let master = target::open(root, c"dev/pts/ptmx", flags, ResolveFlags::NO_SYMLINKS)
-        .at(Step::Terminal)?;
+    let master =
+        target::open(root, c"dev/pts/ptmx", flags, ResolveFlags::NO_SYMLINKS).at(Step::Terminal)?;
     let stat = rustix::fs::fstat(&master).at(Step::Terminal)?;
     let filesystem = rustix::fs::fstatfs(&master).at(Step::Terminal)?;
     if stat.st_rdev != rustix::fs::makedev(5, 2) || filesystem.f_type != DEVPTS_SUPER_MAGIC {
@@ -86,12 +86,8 @@ pub(crate) fn terminal(
         | rustix::pty::OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, peer).at(Step::Terminal)?;
     if let Some((rows, columns)) = terminal.size {
-        let size = rustix::termios::Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size =
+            rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&master, size).at(Step::Terminal)?;
     }
     let (uid, gid) = (Uid::from_raw(plan.uid), None::<Gid>);
@@ -155,10 +151,7 @@ pub(crate) fn become_user(plan: &ProcessPlan, proc: Option<BorrowedFd<'_>>) -> D
     find_program(plan)
 }
 
-fn write_label(
-    label: &super::plan::Label,
-    proc: BorrowedFd<'_>,
-) -> rustix::io::Result<()> {
+fn write_label(label: &super::plan::Label, proc: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let mut result = Err(Errno::NOENT);
     for file in &label.files {
         // thread-self is a link; it is procfs's own and cannot be replaced on this mount.
@@ -239,8 +232,8 @@ fn find_program(plan: &ProcessPlan) -> Done<usize> {
         let access = rustix::fs::Access::EXEC_OK;
         match rustix::fs::accessat(CWD, candidate, access, AtFlags::empty()) {
             Ok(()) => {
-                let stat = rustix::fs::stat(candidate.as_c_str())
-                    .at_index(Step::FindProgram, index)?;
+                let stat =
+                    rustix::fs::stat(candidate.as_c_str()).at_index(Step::FindProgram, index)?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                     return Ok(index);
                 }

@@ -242,15 +242,14 @@ fn empty_directory() -> rustix::io::Result<OwnedFd> {
     rustix::mount::fsconfig_set_string(&context, c"nr_blocks", c"1")?;
     rustix::mount::fsconfig_set_string(&context, c"nr_inodes", c"1")?;
     rustix::mount::fsconfig_create(&context)?;
-    let bits =
-        attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC;
+    let bits = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attribute_flags(bits))
 }
 
 /// A procfs that nobody can have mounted over, for what must reach the kernel and nothing else.
 pub(crate) fn private_proc() -> Done<OwnedFd> {
-    let context = rustix::mount::fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)
-        .at(Step::PrivateProc)?;
+    let context =
+        rustix::mount::fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::PrivateProc)?;
     rustix::mount::fsconfig_create(&context).at(Step::PrivateProc)?;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attribute_flags(0))
         .at(Step::PrivateProc)

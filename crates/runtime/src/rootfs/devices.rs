@@ -48,9 +48,10 @@ pub(crate) fn prepare(configured: &[LinuxDevice]) -> Result<Vec<DevicePlan>> {
 }
 
 fn configured_plan(device: &LinuxDevice) -> Result<DevicePlan> {
-    let path = device.path().to_str().ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, "the path of a device is not UTF-8")
-    })?;
+    let path = device
+        .path()
+        .to_str()
+        .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "the path of a device is not UTF-8"))?;
     let number = |number: i64| {
         u32::try_from(number).map_err(|_| {
             let attempt = format!("device {path} has number {number}");

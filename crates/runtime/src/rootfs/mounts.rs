@@ -67,10 +67,8 @@ fn prepare_one(
         label: label.to_owned(),
     };
     if options.remount || (kind == "none" && !options.bind && mount.source().is_none()) {
-        steps.push(step(
-            Action::Change { attributes: options.attributes, recursive: false },
-            false,
-        ));
+        steps
+            .push(step(Action::Change { attributes: options.attributes, recursive: false }, false));
         return Ok(());
     }
     if options.bind || kind == "bind" {
@@ -90,9 +88,8 @@ fn prepare_one(
 
 /// A target without the leading slash.
 pub(crate) fn target(destination: &Path) -> Result<CString> {
-    let invalid = |what| {
-        Error::new(ErrorKind::InvalidInput, format!("{}: {what}", destination.display()))
-    };
+    let invalid =
+        |what| Error::new(ErrorKind::InvalidInput, format!("{}: {what}", destination.display()));
     let bytes = destination.as_os_str().as_bytes();
     if bytes.is_empty() || bytes.len() >= 4096 {
         return Err(invalid("a mount destination has 1 to 4095 bytes"));
@@ -249,8 +246,7 @@ fn cgroup(
         }
     }
     if options.attributes.bits() & brig_linux::mount::attribute::READ_ONLY != 0 {
-        let attributes =
-            MountAttributes::default().set(brig_linux::mount::attribute::READ_ONLY);
+        let attributes = MountAttributes::default().set(brig_linux::mount::attribute::READ_ONLY);
         push(steps, Action::Change { attributes, recursive: false }, target.clone());
     }
     Ok(())
@@ -262,11 +258,7 @@ fn c_string(text: &str) -> Result<CString> {
 
 /// Opens the root filesystem as a detached tree: the directory of the bundle, or the mounts that an engine handed
 /// over, of which only the first becomes the root and the others are attached below it by their own targets.
-pub(crate) fn root_tree(
-    path: &Path,
-    handed: &[RootfsMount],
-    propagation: u64,
-) -> Result<OwnedFd> {
+pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount], propagation: u64) -> Result<OwnedFd> {
     let tree = match handed {
         [] => {
             let stat = rustix::fs::stat(path).map_err(|errno| {
@@ -286,9 +278,8 @@ pub(crate) fn root_tree(
             ));
         }
     };
-    set_attributes(&tree, &MountAttributes::default().propagation(propagation), true).map_err(
-        |errno| Error::system("set the propagation of the root filesystem", errno),
-    )?;
+    set_attributes(&tree, &MountAttributes::default().propagation(propagation), true)
+        .map_err(|errno| Error::system("set the propagation of the root filesystem", errno))?;
     Ok(tree)
 }
 

@@ -135,8 +135,7 @@ mod tests {
     fn options_are_sorted_by_what_they_do() {
         let parsed = options(&["rbind", "ro", "rnosuid", "rslave", "size=64m", "noatime", "x"]);
         assert!(parsed.bind && parsed.recursive_bind);
-        let wanted =
-            MountAttributes::default().set(attribute::READ_ONLY).set(attribute::NO_ATIME);
+        let wanted = MountAttributes::default().set(attribute::READ_ONLY).set(attribute::NO_ATIME);
         assert_eq!(parsed.attributes, wanted);
         let wanted = MountAttributes::default().set(attribute::NO_SUID);
         assert_eq!(parsed.recursive_attributes, wanted);

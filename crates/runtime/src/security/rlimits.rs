@@ -58,8 +58,7 @@ pub(crate) fn apply(pid: Pid, limits: &[Limit]) -> Result<()> {
         let value = |value: u64| (value != u64::MAX).then_some(value);
         let wanted = Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
         prlimit(Some(pid), resource, wanted).map_err(|errno| {
-            let attempt =
-                format!("set {} to soft {} hard {}", limit.name, limit.soft, limit.hard);
+            let attempt = format!("set {} to soft {} hard {}", limit.name, limit.soft, limit.hard);
             let error = Error::system(attempt, errno);
             if errno == rustix::io::Errno::PERM {
                 return error.with_advice(
