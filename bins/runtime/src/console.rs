@@ -44,10 +44,10 @@ impl Foreground {
     pub(crate) fn wait(
         &self,
         pidfd: BorrowedFd<'_>,
-        master: Option<OwnedFd>,
+        master: Option<&OwnedFd>,
     ) -> anyhow::Result<u8> {
-        let raw = master.as_ref().and_then(|_| RawTerminal::enter());
-        let relayed = self.relay(pidfd, master.as_ref());
+        let raw = master.and_then(|_| RawTerminal::enter());
+        let relayed = self.relay(pidfd, master);
         drop(raw);
         relayed?;
         let exit = wait_child(pidfd)?;

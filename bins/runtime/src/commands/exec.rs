@@ -75,7 +75,7 @@ fn execute(global: &Global, id: &ContainerId, request: Request) -> anyhow::Resul
     }
     let foreground = Foreground::prepare()?;
     let exec = container.exec(&process, options)?;
-    foreground.wait(exec.pidfd.as_fd(), exec.console)
+    foreground.wait(exec.pidfd.as_fd(), exec.console.as_ref())
 }
 
 fn parse(parser: &mut Parser) -> anyhow::Result<(ContainerId, Request)> {
@@ -83,7 +83,7 @@ fn parse(parser: &mut Parser) -> anyhow::Result<(ContainerId, Request)> {
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("process") | Arg::Short('p') => {
-                request.process = Some(parser.value()?.into())
+                request.process = Some(parser.value()?.into());
             }
             Arg::Long("env") | Arg::Short('e') => {
                 request.environment.push(parser.value()?.string()?);

@@ -25,7 +25,7 @@ pub(super) fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     let created =
         runtime.create(&request.id, &request.bundle, request.options(console(&request)))?;
     start_or_delete(&created.container)?;
-    let status = foreground.wait(created.pidfd.as_fd(), created.console);
+    let status = foreground.wait(created.pidfd.as_fd(), created.console.as_ref());
     if !request.keep {
         created.container.delete(true)?;
     }

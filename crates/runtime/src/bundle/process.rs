@@ -8,7 +8,8 @@ use oci_spec::runtime::{LinuxSeccomp, Process};
 use crate::container::Stdio;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::plan::{ProcessPlan, TerminalPlan};
-use crate::security::{capabilities, filter, lsm, scheduling};
+use crate::security::seccomp::{self, Program};
+use crate::security::{capabilities, lsm, scheduling};
 
 /// The search path of a process that has none in its environment.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -72,7 +73,7 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities::parse(process.capabilities().as_ref()),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        seccomp: context.seccomp.map(filter::prepare).transpose()?,
+        seccomp: context.seccomp.map(filter).transpose()?,
         label: lsm::prepare(process)?,
         keyring: context.keyring.map(|name| c_string(&name, "keyring")).transpose()?,
         personality: context.personality,
@@ -82,6 +83,15 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
         stdio: [stdin, stdout, stderr],
         preserve_fds: context.preserve_fds,
     })
+}
+
+fn filter(profile: &LinuxSeccomp) -> Result<Program> {
+    let program = seccomp::compile(profile)?;
+    if program.listener().is_some() {
+        let text = "linux.seccomp.listenerPath is not built yet";
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    Ok(program)
 }
 
 fn invalid(text: impl Into<String>) -> Error {

@@ -196,8 +196,6 @@ fn process_limits(spec: &Spec) -> Result<Vec<rlimits::Limit>> {
 }
 
 fn id_maps(linux: &Linux) -> (&[LinuxIdMapping], &[LinuxIdMapping]) {
-    let maps = |maps: &'_ Option<Vec<LinuxIdMapping>>| maps.as_deref().map(<[_]>::len);
-    let _ = maps;
     (
         linux.uid_mappings().as_deref().unwrap_or_default(),
         linux.gid_mappings().as_deref().unwrap_or_default(),

@@ -170,7 +170,7 @@ impl Container {
                 errors.extend(cgroup.remove().err());
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                wait_for(init.as_ref(), &mut errors)
+                wait_for(init.as_ref(), &mut errors);
             }
             Err(error) => errors.push(error),
         }

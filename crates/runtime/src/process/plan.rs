@@ -10,7 +10,7 @@ use rustix::thread::LinkNameSpaceType;
 
 use super::message::Step;
 use crate::rootfs::{Action, RootfsPlan};
-use crate::security::filter::Filter;
+use crate::security::seccomp::Program;
 
 /// The init of a container.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) umask: u32,
     pub(crate) capabilities: Capabilities,
     pub(crate) no_new_privileges: bool,
-    pub(crate) seccomp: Option<Filter>,
+    pub(crate) seccomp: Option<Program>,
     pub(crate) label: Option<Label>,
     /// The name of the new session keyring.
     pub(crate) keyring: Option<CString>,

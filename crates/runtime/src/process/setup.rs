@@ -249,7 +249,7 @@ fn find_program(plan: &ProcessPlan) -> Done<usize> {
 /// The filter, the last capabilities, the program. Answers only on failure.
 pub(crate) fn execute(plan: &ProcessPlan, program: usize) -> Failure {
     let prepared = plan.seccomp.as_ref().map_or(Ok(()), |filter| {
-        filter.install().at(Step::Seccomp)?;
+        drop(filter.install().at(Step::Seccomp)?);
         if kept_for_seccomp(plan).is_empty() {
             return Ok(());
         }
