@@ -344,7 +344,7 @@ impl Index {
     }
 
     /// The platforms that are offered, for messages of the registry client.
-    #[cfg(test)]
+    #[cfg(any(feature = "registry", test))]
     pub(crate) fn offered(&self) -> String {
         let platforms = self.images().filter_map(|entry| entry.platform.as_ref());
         let mut names: Vec<String> = platforms.map(ToString::to_string).collect();

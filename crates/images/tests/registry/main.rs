@@ -1,0 +1,6 @@
+//! The registry client with real peers and with misbehaving ones.
+#![expect(clippy::unwrap_used, reason = "a test may fail this way")]
+
+mod faults;
+mod peers;
+mod support;
