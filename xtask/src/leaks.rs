@@ -60,13 +60,16 @@ fn lines(words: &[&str], pick: impl Fn(&str) -> Option<String>) -> BTreeSet<Stri
     String::from_utf8_lossy(&text).lines().filter_map(pick).collect()
 }
 
+/// Cgroups named after us; others of the machine come and go.
 fn cgroups() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut queue = vec![Path::new("/sys/fs/cgroup").to_path_buf()];
     while let Some(directory) = queue.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                found.insert(entry.path().display().to_string());
+                if entry.path().to_string_lossy().contains("brig") {
+                    found.insert(entry.path().display().to_string());
+                }
                 queue.push(entry.path());
             }
         }
@@ -90,7 +93,7 @@ fn processes() -> BTreeSet<String> {
 
 fn files() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for directory in ["/run/brig", "/var/lib/brig", "/run/netns", "/dev/shm"] {
+    for directory in ["/run/brig", "/var/lib/brig", "/run/netns"] {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             found.insert(entry.path().display().to_string());
         }
