@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod capability;
 pub mod error;
 pub mod fd;
+pub mod fork;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;

@@ -1,0 +1,245 @@
+//! The runtime's operations, as they run in forked children (see [`crate::operation`]).
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use brig_runtime::{
+    Console, Container, ContainerId, CreateOptions, ErrorKind, ExecOptions, KillScope, RootfsMount,
+    Runtime, Stdio,
+};
+use brig_shim_protocol::options::ProcessDetails;
+use brig_shim_protocol::task::{PidsResponse, StatsResponse};
+use brig_shim_protocol::ttrpc::{Code, Status};
+use brig_shim_protocol::types::{Any, Empty, Mount, ProcessInfo};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::metrics;
+use crate::operation::{Outcome, Reply};
+
+/// How a container's runtime is set up; kept in the bundle, so that `delete` finds what a dead shim made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// State directory.
+    pub(crate) root: PathBuf,
+    /// Cgroups are made by systemd.
+    #[serde(default)]
+    pub(crate) systemd_cgroup: bool,
+    /// Enter the root file system without pivot_root(2).
+    #[serde(default)]
+    pub(crate) no_pivot: bool,
+    /// Keep the session keyring.
+    #[serde(default)]
+    pub(crate) no_new_keyring: bool,
+}
+
+impl Settings {
+    /// The file in the bundle.
+    pub(crate) const FILE_NAME: &'static str = "shim.json";
+
+    fn runtime(&self) -> Runtime {
+        Runtime::new(self.root.clone()).systemd_cgroup(self.systemd_cgroup)
+    }
+
+    fn container(&self, id: &str) -> Result<Container, Status> {
+        self.runtime().container(&parse_id(id)?).map_err(status)
+    }
+}
+
+/// What to create.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Create<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Path,
+    pub(crate) rootfs: &'a [Mount],
+    /// Hand out a descriptor that reports out-of-memory kills.
+    pub(crate) watch_memory: bool,
+}
+
+/// Creates a container. `ends` are its standard streams, or empty for a terminal.
+pub(crate) fn create(settings: &Settings, create: &Create<'_>, ends: Vec<OwnedFd>) -> Outcome {
+    answer(|| {
+        let terminal = ends.is_empty();
+        let options = CreateOptions {
+            stdio: stdio(ends),
+            console: if terminal { Console::Return } else { Console::None },
+            rootfs_mounts: create.rootfs.iter().map(rootfs_mount).collect(),
+            no_pivot: settings.no_pivot,
+            no_new_keyring: settings.no_new_keyring,
+            ..CreateOptions::default()
+        };
+        let id = parse_id(create.id)?;
+        let created = settings.runtime().create(&id, create.bundle, options).map_err(status)?;
+        let mut reply = Reply { pid: created.pid.unsigned_abs(), ..Reply::default() };
+        reply.private_pid_namespace =
+            created.container.spec().is_ok_and(|spec| has_private_pid_namespace(&spec));
+        let mut fds = Vec::new();
+        if let Some(console) = created.console {
+            reply.has_console = true;
+            fds.push(console);
+        }
+        if create.watch_memory {
+            // Without a memory controller there is nothing to watch; the end still tells what it can.
+            let cgroup = created.container.cgroup().ok();
+            if let Some(watch) = cgroup.and_then(|cgroup| cgroup.oom_watch().ok()) {
+                reply.has_oom_watch = true;
+                fds.push(watch.into());
+            }
+        }
+        Ok((reply, fds))
+    })
+}
+
+/// Lets a created container run.
+pub(crate) fn start(settings: &Settings, id: &str) -> Outcome {
+    answer(|| {
+        settings.container(id)?.start().map_err(status)?;
+        Ok((Reply::default(), Vec::new()))
+    })
+}
+
+/// Runs a further process. `process` is its JSON.
+pub(crate) fn exec(settings: &Settings, id: &str, process: &[u8], ends: Vec<OwnedFd>) -> Outcome {
+    answer(|| {
+        let process: Process = serde_json::from_slice(process).map_err(|error| {
+            Status::new(Code::InvalidArgument, format!("parse the process to run: {error}"))
+        })?;
+        let terminal = ends.is_empty();
+        let options = ExecOptions {
+            stdio: stdio(ends),
+            console: if terminal { Console::Return } else { Console::None },
+            ..ExecOptions::default()
+        };
+        let exec = settings.container(id)?.exec(&process, options).map_err(status)?;
+        let has_console = exec.console.is_some();
+        let reply = Reply { pid: exec.pid.unsigned_abs(), has_console, ..Reply::default() };
+        Ok((reply, exec.console.into_iter().collect()))
+    })
+}
+
+/// Sends a signal to every process of a container.
+pub(crate) fn kill_all(settings: &Settings, id: &str, signal: i32) -> Outcome {
+    empty(|| settings.container(id)?.kill(signal, KillScope::All).map_err(status))
+}
+
+/// Removes what belongs to a container, killing what is left of it. One that is gone is fine.
+pub(crate) fn delete(settings: &Settings, id: &str) -> Outcome {
+    empty(|| match settings.container(id) {
+        Ok(container) => match container.delete(true) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(status(error)),
+            _ => Ok(()),
+        },
+        Err(status) if status.code == Code::NotFound as i32 => Ok(()),
+        Err(status) => Err(status),
+    })
+}
+
+/// Freezes a container.
+pub(crate) fn pause(settings: &Settings, id: &str) -> Outcome {
+    empty(|| settings.container(id)?.pause().map_err(status))
+}
+
+/// Thaws a container.
+pub(crate) fn resume(settings: &Settings, id: &str) -> Outcome {
+    empty(|| settings.container(id)?.resume().map_err(status))
+}
+
+/// Changes limits, given as JSON.
+pub(crate) fn update(settings: &Settings, id: &str, resources: &[u8]) -> Outcome {
+    empty(|| {
+        let resources: LinuxResources = serde_json::from_slice(resources).map_err(|error| {
+            Status::new(Code::InvalidArgument, format!("parse the resources to set: {error}"))
+        })?;
+        settings.container(id)?.update(&resources).map_err(status)
+    })
+}
+
+/// Lists a container's processes; `execs` are those that the shim started.
+pub(crate) fn pids(settings: &Settings, id: &str, execs: &[(u32, String)]) -> Outcome {
+    answer(|| {
+        let pids = settings.container(id)?.pids().map_err(status)?;
+        let info = |pid: u32| {
+            let exec = execs.iter().find(|exec| exec.0 == pid)?;
+            Some(Any::pack(&ProcessDetails { exec_id: exec.1.clone() }))
+        };
+        let processes = pids.into_iter().map(i32::unsigned_abs);
+        let processes = processes.map(|pid| ProcessInfo { pid, info: info(pid) }).collect();
+        Ok((Reply::payload(&PidsResponse { processes }), Vec::new()))
+    })
+}
+
+/// Measures a container.
+pub(crate) fn stats(settings: &Settings, id: &str) -> Outcome {
+    answer(|| {
+        let stats = settings.container(id)?.stats().map_err(status)?;
+        let stats = Some(metrics::to_any(&stats));
+        Ok((Reply::payload(&StatsResponse { stats }), Vec::new()))
+    })
+}
+
+/// What is asked after init has ended: kills what would outlive it, and tells whether memory ran out.
+pub(crate) fn after_exit(settings: &Settings, id: &str, kill_rest: bool) -> Outcome {
+    answer(|| {
+        let container = settings.container(id)?;
+        if kill_rest {
+            // Nobody left is what is wanted.
+            let _nobody = container.kill(9, KillScope::All);
+        }
+        let oom_killed =
+            container.cgroup().is_ok_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
+        Ok((Reply { oom_killed, ..Reply::default() }, Vec::new()))
+    })
+}
+
+/// Whether the kernel has killed something in the container for want of memory.
+pub(crate) fn oom_killed(settings: &Settings, id: &str) -> Outcome {
+    after_exit(settings, id, false)
+}
+
+fn answer(call: impl FnOnce() -> Result<Outcome, Status>) -> Outcome {
+    call().unwrap_or_else(|status| (Reply::failure(status), Vec::new()))
+}
+
+fn empty(call: impl FnOnce() -> Result<(), Status>) -> Outcome {
+    answer(|| call().map(|()| (Reply::payload(&Empty {}), Vec::new())))
+}
+
+fn parse_id(id: &str) -> Result<ContainerId, Status> {
+    ContainerId::parse(id).map_err(status)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
+fn status(error: brig_runtime::Error) -> Status {
+    let code = match error.kind() {
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
+        ErrorKind::InvalidInput => Code::InvalidArgument,
+        ErrorKind::Conflict => Code::FailedPrecondition,
+        ErrorKind::Unsupported => Code::Unimplemented,
+        ErrorKind::Denied => Code::PermissionDenied,
+        ErrorKind::Integrity => Code::DataLoss,
+        ErrorKind::Exhausted => Code::ResourceExhausted,
+        _ => Code::Unknown,
+    };
+    Status::new(code, error.chain())
+}
+
+fn stdio(ends: Vec<OwnedFd>) -> Stdio {
+    let mut ends = ends.into_iter();
+    Stdio { stdin: ends.next(), stdout: ends.next(), stderr: ends.next() }
+}
+
+fn rootfs_mount(mount: &Mount) -> RootfsMount {
+    RootfsMount {
+        fstype: mount.r#type.clone(),
+        source: mount.source.clone(),
+        options: mount.options.clone(),
+    }
+}
+
+fn has_private_pid_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.is_some_and(|namespaces| {
+        namespaces.iter().any(|each| each.typ() == LinuxNamespaceType::Pid && each.path().is_none())
+    })
+}

@@ -1,0 +1,9 @@
+//! The shim with real containers: everything here starts the program itself.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod exec;
+mod lifecycle;
+mod oracle;
+mod streams;
+mod support;
