@@ -1,6 +1,7 @@
 //! Containers: one task owns each, [`Containers`] is the door.
 
 mod requests;
+mod seccomp_profile;
 
 pub use requests::{
     ArchivePut, AttachRequest, CreateContainer, ExecStart, ExecStarted, ListContainers,
