@@ -55,3 +55,57 @@ pub fn archive(store: &Store, bytes: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":1,"platform":{"os":"linux","architecture":"arm","variant":"v7"}}]}"#;
+    const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["A=b"],"Volumes":{"/d":{}}},"rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}"#;
+
+    /// A sound document with some bytes replaced.
+    fn damaged(sound: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+        let places = prop::collection::vec((0..sound.len(), any::<u8>()), 0..6);
+        places.prop_map(move |places| {
+            let mut bytes = sound.clone();
+            for (place, byte) in places {
+                bytes[place] = byte;
+            }
+            bytes
+        })
+    }
+
+    fn sound_archive() -> Vec<u8> {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let target = crate::test_images::image(&store.lease().unwrap(), "linux/amd64", &[b"layer"]);
+        let references = vec![Reference::parse("app:1").unwrap()];
+        let mut bytes = Vec::new();
+        let saved = crate::archive::SavedImage { target, references };
+        crate::archive::save(&store, &[saved], &crate::PlatformChoice::All, &mut bytes).unwrap();
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_documents_never_panic(
+            manifest_bytes in damaged(MANIFEST.into()),
+            config_bytes in damaged(CONFIG.into()),
+        ) {
+            manifest(&manifest_bytes);
+            config(&config_bytes);
+            reference(&manifest_bytes);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn damaged_archives_never_panic(bytes in damaged(sound_archive())) {
+            let directory = tempfile::tempdir().unwrap();
+            archive(&Store::open(directory.path()).unwrap(), &bytes);
+        }
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
+use std::io::Read as _;
 use std::time::{Duration, SystemTime};
 
 use crate::content::{is_same_file, try_lock};
@@ -58,20 +59,32 @@ impl Store {
     fn reach(&self, mut pending: Vec<Digest>) -> Result<HashSet<Digest>> {
         let mut live = HashSet::new();
         while let Some(digest) = pending.pop() {
-            if !live.insert(digest.clone()) {
+            if !live.insert(digest.clone()) || !self.may_be_manifest(&digest) {
                 continue;
             }
-            // Which blobs are manifests is not recorded everywhere (leases), so small ones are tried.
-            match self.blobs().size(&digest) {
-                Some(size) if size <= MANIFEST_LIMIT as u64 => {}
-                _ => continue,
-            }
             let bytes = self.blobs().read(&digest, MANIFEST_LIMIT)?;
-            if let Ok(manifest) = Manifest::parse(&bytes, None) {
-                pending.extend(manifest.children().map(|child| child.digest.clone()));
+            let Ok(manifest) = Manifest::parse(&bytes, None) else { continue };
+            for child in manifest.children() {
+                // What the parent says is no manifest is not read: layers are many and may be damaged.
+                if child.is_manifest() || child.is_index() {
+                    pending.push(child.digest.clone());
+                } else {
+                    live.insert(child.digest.clone());
+                }
             }
         }
         Ok(live)
+    }
+
+    /// Roots and leases hold bare digests: what is small and starts like JSON is tried.
+    fn may_be_manifest(&self, digest: &Digest) -> bool {
+        let small = self.blobs().size(digest).is_some_and(|size| size <= MANIFEST_LIMIT as u64);
+        let mut first = [0];
+        let read = match self.blobs().open(digest) {
+            Ok(mut file) => file.read_exact(&mut first).is_ok(),
+            Err(_) => false,
+        };
+        small && read && matches!(first, [b'{' | b' ' | b'\t' | b'\r' | b'\n'])
     }
 
     fn remove_partials(&self, age: Duration) -> Result<u64> {

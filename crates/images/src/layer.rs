@@ -103,7 +103,7 @@ impl LayerReader {
 
     fn check_expansion(&self) -> Result<()> {
         let consumed = self.decoder.as_ref().map_or(0, |decoder| decoder.source().consumed);
-        if self.produced > self.expansion_free && self.produced / EXPANSION_LIMIT > consumed {
+        if is_bomb(self.produced, consumed, self.expansion_free) {
             return Err(Error::new(
                 ErrorKind::Exhausted,
                 format!(
@@ -169,6 +169,50 @@ impl std::fmt::Debug for LayerReader {
             .field("produced", &self.produced)
             .finish_non_exhaustive()
     }
+}
+
+/// Decompresses a stream of unknown digest, such as an archive, within the limit on expansion.
+pub(crate) struct Bounded<R: Read> {
+    decoder: Decoder<Counted<R>>,
+    produced: u64,
+}
+
+impl<R: Read> Bounded<R> {
+    pub(crate) fn new(inner: R) -> io::Result<Self> {
+        Ok(Self { decoder: Decoder::new(Counted { inner, consumed: 0 })?, produced: 0 })
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.decoder.read(buffer)?;
+        self.produced += count as u64;
+        if is_bomb(self.produced, self.decoder.source().consumed, EXPANSION_FREE) {
+            let attempt = format!(
+                "decompress archive: it expands more than {EXPANSION_LIMIT} times, as only an attack does"
+            );
+            return Err(Error::new(ErrorKind::Exhausted, attempt).into());
+        }
+        Ok(count)
+    }
+}
+
+/// Counts what passes.
+struct Counted<R> {
+    inner: R,
+    consumed: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.consumed += count as u64;
+        Ok(count)
+    }
+}
+
+fn is_bomb(produced: u64, consumed: u64, free: u64) -> bool {
+    produced > free && produced / EXPANSION_LIMIT > consumed
 }
 
 /// Counts and hashes what passes.

@@ -13,6 +13,20 @@
 //! - A broken download continues where it broke, in this or the next process. A blob wanted by several pulls is
 //!   downloaded once.
 //! - Every answer has a size limit, every wait a time limit.
+//!
+//! ```no_run
+//! use brig_images::registry::{Client, Config, PullOptions};
+//! use brig_images::{Reference, Store};
+//!
+//! # async fn example() -> brig_images::Result<()> {
+//! let store = Store::open("/var/lib/example/content")?;
+//! let client = Client::new(Config::default());
+//! let reference = Reference::parse("nginx")?;
+//! let pulled = client.pull(&reference, &PullOptions::default(), &store, &|news| println!("{news:?}")).await?;
+//! println!("{} is {}", reference.familiar(), pulled.target.digest);
+//! # Ok(())
+//! # }
+//! ```
 
 mod auth;
 mod blob;

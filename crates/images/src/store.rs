@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::content::{Blobs, create_dir, write_atomically};
+use crate::content::{Blobs, create_dir, sync_dir, write_atomically};
 use crate::digest::{Digest, is_lower_hex};
 use crate::image::Image;
 use crate::layer::LayerReader;
@@ -117,11 +117,12 @@ impl Store {
         let blobs = Blobs::create(&root)?;
         let store = Self(Arc::new(Inner { root, blobs, ids: Mutex::default() }));
         create_dir(&store.leases())?;
-        let _guard = store.lock_exclusive()?;
+        let guard = store.lock_exclusive()?;
         let layout = store.0.root.join("oci-layout");
         match fs::read(&layout) {
             Ok(bytes) => check_layout(&bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                sync_dir(&store.0.root.join("blobs"))?;
                 write_atomically(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
             }
             Err(source) => return Err(Error::io("read", &layout, source)),
@@ -129,7 +130,7 @@ impl Store {
         if !store.index_path().exists() {
             store.write_index(&store.read_index()?)?;
         }
-        drop(_guard);
+        drop(guard);
         Ok(store)
     }
 
@@ -422,8 +423,9 @@ impl Store {
                 found.entry(target.digest.clone()).or_insert_with(|| resolved(None));
                 continue;
             }
-            for manifest in self.manifests(target)? {
-                let id = self.image_id(&manifest)?;
+            for manifest in self.manifests(target).unwrap_or_default() {
+                // One damaged image must not hide the others.
+                let Ok(id) = self.image_id(&manifest) else { continue };
                 if manifest.digest.hex().starts_with(prefix) || id.hex().starts_with(prefix) {
                     let selected = (manifest.digest != target.digest).then(|| manifest.clone());
                     found.entry(id).or_insert_with(|| resolved(selected));

@@ -9,7 +9,7 @@ use super::tar_reader::{Entry, Kind, TarReader};
 use crate::content::Acquired;
 use crate::digest::Digest;
 use crate::image::parse_config;
-use crate::layer::{Compression, Decoder};
+use crate::layer::{Bounded, Compression};
 use crate::lease::Lease;
 use crate::manifest::{
     CONFIG_LIMIT, Descriptor, LAYER_LIMIT, MANIFEST_LIMIT, Manifest, media_type,
@@ -44,9 +44,7 @@ pub struct Loaded {
 /// [`Exhausted`](crate::ErrorKind::Exhausted) if the disk is full.
 pub fn load(store: &Store, archive: impl Read) -> Result<Vec<Loaded>> {
     let lease = store.lease()?;
-    let decoder = Decoder::new(archive).map_err(|source| {
-        Error::caused(crate::ErrorKind::InvalidInput, "read image archive", source)
-    })?;
+    let decoder = Bounded::new(archive).map_err(cut_short)?;
     let mut loader = Loader { lease, contents: Contents::default() };
     let mut reader = TarReader::new(decoder);
     while let Some(entry) = reader.next()? {
@@ -118,10 +116,14 @@ impl Loader {
                 self.contents.links.insert(entry.path, target);
             }
             Kind::File if entry.path == "index.json" => {
-                self.contents.index = Some(reader.read_all(DOCUMENT_LIMIT)?);
+                set_once(&mut self.contents.index, &entry.path, reader.read_all(DOCUMENT_LIMIT)?)?;
             }
             Kind::File if entry.path == "manifest.json" => {
-                self.contents.manifest = Some(reader.read_all(DOCUMENT_LIMIT)?);
+                set_once(
+                    &mut self.contents.manifest,
+                    &entry.path,
+                    reader.read_all(DOCUMENT_LIMIT)?,
+                )?;
             }
             Kind::File => {
                 let file = match blob_name(&entry.path) {
@@ -317,6 +319,14 @@ impl Loader {
     }
 }
 
+/// Readers that take the first of two and readers that take the last would load different images.
+fn set_once(place: &mut Option<Vec<u8>>, path: &str, bytes: Vec<u8>) -> Result<()> {
+    match place.replace(bytes) {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(format!("read image archive: it has {path} twice"))),
+    }
+}
+
 /// Files that carry nothing: the layout's version, and leftovers of Docker's first format.
 fn is_ignored(path: &str) -> bool {
     matches!(path, "oci-layout" | "repositories") || path.ends_with("/VERSION")
@@ -340,5 +350,6 @@ fn wrong_content(wanted: &Digest, found: &Digest) -> Error {
 
 fn cut_short(source: io::Error) -> Error {
     let attempt = "read image archive: it is damaged or cut short";
-    Error::caused(crate::ErrorKind::InvalidInput, attempt, source)
+    let caused = |source| Error::caused(crate::ErrorKind::InvalidInput, attempt, source);
+    Error::recover(source).unwrap_or_else(caused)
 }

@@ -3,7 +3,7 @@
 //! It is stricter than a general one on purpose. Where readers differ in what they make of an odd header, an attacker
 //! hides content from one of them; here such archives are refused.
 //!
-//! Limits: 65,536 entries, names of 4,096 bytes, 1 MiB of extended header an entry.
+//! Limits: 65,536 entries, names of 4,096 bytes and 16 MiB in all, 1 MiB of extended header an entry.
 
 use std::io::{self, Read};
 
@@ -14,6 +14,8 @@ use crate::{Error, ErrorKind, Result};
 const BLOCK: usize = 512;
 const ENTRY_LIMIT: usize = 65_536;
 const NAME_LIMIT: usize = 4096;
+/// Bytes of all names together, which a reader of archives keeps in memory.
+const NAMES_LIMIT: usize = 16 << 20;
 const EXTENSION_LIMIT: u64 = 1 << 20;
 
 /// One entry's header. Its content is read from the [`TarReader`].
@@ -41,6 +43,7 @@ pub(super) struct TarReader<R> {
     rest: u64,
     padding: u64,
     entries: usize,
+    names: usize,
 }
 
 /// What extension headers say about the next entry.
@@ -53,7 +56,7 @@ struct Extended {
 
 impl<R: Read> TarReader<R> {
     pub(super) fn new(inner: R) -> Self {
-        Self { inner, rest: 0, padding: 0, entries: 0 }
+        Self { inner, rest: 0, padding: 0, entries: 0, names: 0 }
     }
 
     /// The next entry, or `None` at the end of the archive.
@@ -75,14 +78,30 @@ impl<R: Read> TarReader<R> {
                 EntryType::XHeader => extended.read_pax(&self.extension(size)?)?,
                 EntryType::GNULongName => extended.path = Some(trim(self.extension(size)?)),
                 EntryType::GNULongLink => extended.link = Some(trim(self.extension(size)?)),
-                _ => return entry(&header, &extended, self.rest).map(Some),
+                _ => {
+                    let entry = entry(&header, &extended, self.rest)?;
+                    self.count_names(&entry)?;
+                    return Ok(Some(entry));
+                }
             }
+        }
+    }
+
+    fn count_names(&mut self, entry: &Entry) -> Result<()> {
+        let link = match &entry.kind {
+            Kind::Link(target) => target.len(),
+            Kind::File | Kind::Directory => 0,
+        };
+        self.names += entry.path.len() + link;
+        match self.names <= NAMES_LIMIT {
+            true => Ok(()),
+            false => Err(refuse(format!("its names are longer than {NAMES_LIMIT} bytes together"))),
         }
     }
 
     fn begin(&mut self, size: u64) {
         self.rest = size;
-        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
     }
 
     /// The content of the present entry, at most `limit` bytes.
@@ -238,5 +257,7 @@ fn refuse(why: impl AsRef<str>) -> Error {
 }
 
 fn damaged(source: io::Error) -> Error {
-    Error::caused(ErrorKind::InvalidInput, "read image archive: it is damaged or cut short", source)
+    let attempt = "read image archive: it is damaged or cut short";
+    let caused = |source| Error::caused(ErrorKind::InvalidInput, attempt, source);
+    Error::recover(source).unwrap_or_else(caused)
 }

@@ -80,19 +80,9 @@ fn the_old_docker_form_is_understood() {
         let loaded = load(&store, &legacy(b"layer", &stored)[..]).unwrap();
         assert_eq!(loaded[0].references.len(), 2);
         let target = store.resolve("app:2").unwrap().target;
-        let image = store.image(&target, &"linux/amd64".parse_platform()).unwrap();
+        let image = store.image(&target, &crate::Platform::parse("linux/amd64").unwrap()).unwrap();
         assert_eq!(image.id, Digest::of(config(b"layer").as_bytes()));
         store.layer(&image.layers[0], &image.diff_ids[0]).unwrap().finish().unwrap();
-    }
-}
-
-trait ParsePlatform {
-    fn parse_platform(&self) -> crate::Platform;
-}
-
-impl ParsePlatform for str {
-    fn parse_platform(&self) -> crate::Platform {
-        crate::Platform::parse(self).unwrap()
     }
 }
 
@@ -126,6 +116,17 @@ fn hostile_archives_are_refused_and_leave_no_name() {
         ("huge name", raw_entry(b"a", EntryType::GNULongName, b"", 1 << 30)),
         ("cut short", raw_entry(b"a", EntryType::Regular, b"", 1 << 40)),
         ("two sizes", two_sizes.concat()),
+        (
+            "size overflow",
+            [pax("28 size=18446744073709551615\n"), raw_entry(b"a", EntryType::Regular, b"", 0)]
+                .concat(),
+        ),
+        ("two indexes", {
+            let mut archive = Builder::new(Vec::new());
+            append(&mut archive, "index.json", br#"{"manifests":[]}"#);
+            append(&mut archive, "./index.json", br#"{"manifests":[]}"#);
+            archive.into_inner().unwrap()
+        }),
         ("no tar", b"hello, world ".repeat(100)),
         ("empty", Vec::new()),
         ("wrong layer", legacy(b"layer", b"other")),

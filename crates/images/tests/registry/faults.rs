@@ -436,3 +436,48 @@ async fn a_cancelled_pull_leaves_only_what_can_be_resumed() {
     }
     check(&to, &pull(&client, &server.host, &to).await.unwrap());
 }
+
+/// Pulls into a store on a file system too small for it. Run by the test below, which made that.
+#[tokio::test]
+#[ignore = "needs the file system that a_full_disk_is_told_and_leaves_nothing makes"]
+async fn pull_onto_a_full_disk() {
+    let (_from, source, target, _layer) = served();
+    let server = Server::start(move |seen, _| registry_reply(&source, &target, seen)).await;
+    let to = Store::open(std::env::var_os("BRIG_TEST_SMALL_DISK").unwrap()).unwrap();
+    let error = pull(&client(), &server.host, &to).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("free space"), "{error}");
+    assert!(to.images().unwrap().is_empty());
+    to.collect_garbage(&[], Duration::ZERO).unwrap();
+    assert!(to.blobs().list().unwrap().is_empty());
+    assert_eq!(std::fs::read_dir(to.root().join("ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mount =
+        "mount -t tmpfs -o size=200k none \"$BRIG_TEST_SMALL_DISK\" || exit 77; exec \"$0\" \"$@\"";
+    // A mount namespace of its own: nothing appears on the host, nothing is left.
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", mount])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "faults::pull_onto_a_full_disk"])
+        .env("BRIG_TEST_SMALL_DISK", directory.path())
+        .output();
+    match output {
+        Ok(output) if output.status.code() == Some(77) => skip_full_disk("tmpfs cannot be mounted"),
+        Ok(output) if !output.status.success() && output.stdout.is_empty() => {
+            skip_full_disk(&String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        }
+        Err(error) => skip_full_disk(&error.to_string()),
+    }
+}
+
+fn skip_full_disk(why: &str) {
+    crate::support::skip("a_full_disk_is_told_and_leaves_nothing", why);
+}
