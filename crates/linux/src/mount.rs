@@ -318,6 +318,7 @@ pub fn overlay(options: &OverlayOptions<'_>) -> Result<OwnedFd> {
             errno,
         )
     };
+    rustix::mount::fsconfig_set_string(&context, "source", "overlay").map_err(failed)?;
     set_lower(&context, options.lower).map_err(failed)?;
     for (key, path) in [("upperdir", options.upper), ("workdir", options.work)] {
         if let Some(path) = path {

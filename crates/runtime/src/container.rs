@@ -83,7 +83,7 @@ pub struct ContainerState {
 
 /// The error for a container whose init has ended.
 fn gone(id: &str) -> Error {
-    Error::new(ErrorKind::Conflict, format!("container {id} not running"))
+    Error::new(ErrorKind::Conflict, format!("{id}: container not running"))
 }
 
 impl Runtime {

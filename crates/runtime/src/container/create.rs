@@ -359,7 +359,7 @@ fn rootfs_plan(
     let path = CString::new(state.rootfs.as_os_str().as_bytes())
         .map_err(|_| Error::new(ErrorKind::InvalidInput, "root.path has a zero byte"))?;
     Ok(RootfsPlan {
-        tree: mounts::root_tree(&state.rootfs, &options.rootfs_mounts, inherited)?,
+        tree: mounts::root_tree(&state.rootfs, &options.rootfs_mounts)?,
         path,
         steps: mounts::prepare(&context, configured_mounts)?,
         links: if dev_is_bound { Vec::new() } else { devices::links() },

@@ -206,7 +206,7 @@ fn summary(id: &str, errors: &[Error]) -> Result<()> {
 
 fn not_running(state: &State) -> Error {
     // Engines look for these words to tell an ended container from a failure.
-    Error::new(ErrorKind::Conflict, format!("container {} not running", state.id))
+    Error::new(ErrorKind::Conflict, format!("{}: container not running", state.id))
 }
 
 fn user_name(uid: u32) -> String {

@@ -199,7 +199,8 @@ fn cgroup(
             return Ok(Action::Attach { tree, propagation: options.propagation.clone() });
         }
         let kind = if controllers.is_empty() { c"cgroup2" } else { c"cgroup" };
-        let data = match controllers.strip_prefix("name=") {
+        let mut data = vec![(c"source".to_owned(), Some(c"cgroup".to_owned()))];
+        data.extend(match controllers.strip_prefix("name=") {
             Some(name) => {
                 vec![(c"none".to_owned(), None), (c"name".to_owned(), Some(c_string(name)?))]
             }
@@ -207,8 +208,8 @@ fn cgroup(
                 .split(',')
                 .filter(|name| !name.is_empty())
                 .map(|name| Ok((c_string(name)?, None)))
-                .collect::<Result<_>>()?,
-        };
+                .collect::<Result<Vec<_>>>()?,
+        });
         Ok(Action::Filesystem(FilesystemPlan {
             kind: kind.to_owned(),
             options: data,
@@ -225,7 +226,10 @@ fn cgroup(
     }
     let tmpfs = FilesystemPlan {
         kind: c"tmpfs".to_owned(),
-        options: vec![(c"mode".to_owned(), Some(c"755".to_owned()))],
+        options: vec![
+            (c"source".to_owned(), Some(c"tmpfs".to_owned())),
+            (c"mode".to_owned(), Some(c"755".to_owned())),
+        ],
         attributes: options.attributes.clear(brig_linux::mount::attribute::READ_ONLY).bits(),
         propagation: Vec::new(),
         is_proc: false,
@@ -258,7 +262,10 @@ fn c_string(text: &str) -> Result<CString> {
 
 /// Opens the root filesystem as a detached tree: the directory of the bundle, or the mounts that an engine handed
 /// over, of which only the first becomes the root and the others are attached below it by their own targets.
-pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount], propagation: u64) -> Result<OwnedFd> {
+///
+/// The tree is a slave of the host's mounts: what is mounted in the container never reaches the host, and pivot_root
+/// refuses a shared root. `linux.rootfsPropagation` is set once it is the root.
+pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<OwnedFd> {
     let tree = match handed {
         [] => {
             let stat = rustix::fs::stat(path).map_err(|errno| {
@@ -278,7 +285,7 @@ pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount], propagation: u64) -
             ));
         }
     };
-    set_attributes(&tree, &MountAttributes::default().propagation(propagation), true)
+    set_attributes(&tree, &MountAttributes::default().propagation(propagation::SLAVE), true)
         .map_err(|errno| Error::system("set the propagation of the root filesystem", errno))?;
     Ok(tree)
 }

@@ -1,0 +1,189 @@
+//! The root filesystem and what is mounted in it.
+
+use brig_runtime::{CreateOptions, RootfsMount};
+use serde_json::json;
+
+use crate::support::Fixture;
+
+fn host_mounts() -> String {
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap()
+}
+
+#[test]
+fn an_overlay_root_is_not_in_the_hosts_mount_table() {
+    let Some(mut fixture) = Fixture::new("an_overlay_root_is_not_in_the_hosts_mount_table") else {
+        return;
+    };
+    let lower = fixture.path("lower");
+    std::fs::rename(fixture.path("rootfs"), &lower).unwrap();
+    for name in ["rootfs", "upper", "work"] {
+        std::fs::create_dir(fixture.path(name)).unwrap();
+    }
+    let option = |key: &str, name: &str| format!("{key}={}", fixture.path(name).display());
+    let mount = RootfsMount {
+        fstype: "overlay".into(),
+        source: "overlay".into(),
+        options: vec![
+            option("lowerdir", "lower"),
+            option("upperdir", "upper"),
+            option("workdir", "work"),
+        ],
+    };
+    fixture.script("echo x > /new; mount | head -1");
+    let id = fixture.id.to_string();
+    let options = CreateOptions { rootfs_mounts: vec![mount], ..CreateOptions::default() };
+    let output = fixture.run_with(options).unwrap();
+    assert!(output.stdout.starts_with("overlay on / type overlay"), "{output:?}");
+    assert_eq!(std::fs::read(fixture.path("upper/new")).unwrap(), b"x\n");
+    let table = host_mounts();
+    assert!(!table.contains(&fixture.directory.path().display().to_string()), "{table}");
+    assert!(!table.contains(&id), "{table}");
+}
+
+#[test]
+fn bind_mounts_take_their_options() {
+    let Some(mut fixture) = Fixture::new("bind_mounts_take_their_options") else { return };
+    std::fs::create_dir(fixture.path("data")).unwrap();
+    std::fs::write(fixture.path("data/file"), "hello\n").unwrap();
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/a/b", "type": "bind", "source": "data", "options": ["bind", "ro", "nosuid"]}),
+    );
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/etc/one", "source": "data/file", "options": ["rbind", "rw", "rprivate"]}),
+    );
+    let output = fixture.output(
+        "cat /a/b/file; touch /a/b/x 2>&1; echo more >> /etc/one; grep ' /a/b ' /proc/self/mountinfo",
+    );
+    assert!(output.starts_with("hello\n"), "{output}");
+    assert!(output.contains("Read-only"), "{output}");
+    assert!(output.contains("nosuid"), "{output}");
+    assert_eq!(std::fs::read(fixture.path("data/file")).unwrap(), b"hello\nmore\n");
+}
+
+#[test]
+fn recursive_read_only_reaches_the_mounts_below() {
+    let Some(mut fixture) = Fixture::new("recursive_read_only_reaches_the_mounts_below") else {
+        return;
+    };
+    // /dev has mounts below it on every machine, such as /dev/pts.
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/mnt", "type": "bind", "source": "/dev", "options": ["rbind", "rro"]}),
+    );
+    let output = fixture.output("grep ' /mnt' /proc/self/mountinfo");
+    assert!(output.lines().count() >= 2, "{output}");
+    assert!(
+        output.lines().all(|line| line.split(' ').nth(5).unwrap().starts_with("ro")),
+        "{output}"
+    );
+}
+
+#[test]
+fn bind_mounts_are_slaves_of_the_host_and_never_leak_back() {
+    let Some(mut fixture) = Fixture::new("bind_mounts_are_slaves_of_the_host_and_never_leak_back")
+    else {
+        return;
+    };
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/mnt", "type": "bind", "source": "/dev", "options": ["rbind"]}),
+    );
+    let output = fixture.output("cat /proc/self/mountinfo");
+    assert!(!output.contains(" shared:"), "{output}");
+}
+
+#[test]
+fn a_read_only_root_refuses_writes() {
+    let Some(mut fixture) = Fixture::new("a_read_only_root_refuses_writes") else { return };
+    fixture.set("/root/readonly", json!(true));
+    let output = fixture.output("touch /x 2>&1; touch /dev/x && echo dev");
+    assert!(output.contains("Read-only") && output.contains("dev"), "{output}");
+}
+
+#[test]
+fn root_propagation_is_set() {
+    let Some(mut fixture) = Fixture::new("root_propagation_is_set") else { return };
+    fixture.set("/linux/rootfsPropagation", json!("rshared"));
+    let output = fixture.output("grep ' / / ' /proc/self/mountinfo || cat /proc/self/mountinfo");
+    assert!(output.lines().next().unwrap().contains("shared:"), "{output}");
+}
+
+#[test]
+fn default_devices_and_links_are_there() {
+    let Some(mut fixture) = Fixture::new("default_devices_and_links_are_there") else { return };
+    fixture.set(
+        "/linux/devices",
+        json!([{"path": "/dev/deep/fuse", "type": "c", "major": 10, "minor": 229,
+                "fileMode": 0o640, "uid": 5, "gid": 6}]),
+    );
+    let output = fixture.output(
+        "stat -c '%n %t %T %a' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty; \
+         stat -c '%t %T %a %u %g' /dev/deep/fuse; readlink /dev/fd; readlink /dev/ptmx",
+    );
+    assert!(output.starts_with("/dev/null 1 3 666\n"), "{output}");
+    assert!(output.contains("\na e5 640 5 6\n"), "{output}");
+    assert!(output.ends_with("/proc/self/fd\npts/ptmx\n"), "{output}");
+}
+
+#[test]
+fn a_mount_that_fails_reads_like_a_system_call() {
+    let Some(mut fixture) = Fixture::new("a_mount_that_fails_reads_like_a_system_call") else {
+        return;
+    };
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/x", "type": "tmpfs", "source": "t", "options": ["size=banana"]}),
+    );
+    let error = fixture.run().unwrap_err().chain();
+    assert!(error.contains("mount \"tmpfs\" at \"/x\": EINVAL"), "{error}");
+    fixture.config["mounts"].as_array_mut().unwrap().pop();
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]}),
+    );
+    let error = fixture.run().unwrap_err().chain();
+    assert!(error.contains("bind /no/such"), "{error}");
+}
+
+#[test]
+fn id_mapped_mounts_show_mapped_owners() {
+    let Some(mut fixture) = Fixture::new("id_mapped_mounts_show_mapped_owners") else { return };
+    let data = fixture.path("data");
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::chown(&data, Some(1000), Some(1000)).unwrap();
+    let map = json!([{"containerID": 1000, "hostID": 0, "size": 1}]);
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/data", "type": "bind", "source": data, "options": ["bind", "idmap"],
+               "uidMappings": map, "gidMappings": map}),
+    );
+    assert_eq!(fixture.output("stat -c '%u %g' /data"), "0 0\n");
+}
+
+#[test]
+fn sysctls_of_own_namespaces_are_set() {
+    let Some(mut fixture) = Fixture::new("sysctls_of_own_namespaces_are_set") else { return };
+    fixture.set(
+        "/linux/sysctl",
+        json!({"net.ipv4.ip_forward": "1", "kernel.shmmax": "4096", "net.ipv4.ping_group_range": "0 7"}),
+    );
+    let output = fixture.output("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax");
+    assert_eq!(output, "1\n4096\n");
+}
+
+#[test]
+fn no_pivot_works_and_exec_finds_the_root() {
+    let Some(mut fixture) = Fixture::new("no_pivot_works_and_exec_finds_the_root") else { return };
+    fixture.set("/process/args", json!(["sleep", "1000"]));
+    let options =
+        CreateOptions { stdio: crate::support::null(), no_pivot: true, ..CreateOptions::default() };
+    let created = fixture.create(options).unwrap();
+    created.container.start().unwrap();
+    let output = crate::support::exec(&created.container, &crate::support::shell("ls /")).unwrap();
+    assert_eq!(
+        output.stdout.split_whitespace().collect::<Vec<_>>(),
+        ["bin", "dev", "etc", "proc", "sys", "tmp"]
+    );
+}
