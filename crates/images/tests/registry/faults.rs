@@ -481,3 +481,44 @@ fn a_full_disk_is_told_and_leaves_nothing() {
 fn skip_full_disk(why: &str) {
     crate::support::skip("a_full_disk_is_told_and_leaves_nothing", why);
 }
+
+/// Pulls from the server below until killed by it.
+#[tokio::test]
+#[ignore = "is killed by a_killed_pull_leaves_a_sound_store"]
+async fn pull_until_killed() {
+    let to = Store::open(std::env::var_os("BRIG_TEST_STORE").unwrap()).unwrap();
+    let host = std::env::var("BRIG_TEST_HOST").unwrap();
+    pull(&client(), &host, &to).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_pull_leaves_a_sound_store() {
+    let (_from, source, target, layer) = served();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let blob = layer.clone();
+    let server = Server::start(move |seen, before| {
+        let mut reply = registry_reply(&source, &target, seen);
+        if is_blob(seen, &blob) && before == 0 {
+            reply.stall = Some(200_000);
+            let _ = sender.try_send(());
+        }
+        reply
+    })
+    .await;
+    let (directory, to) = store();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "faults::pull_until_killed"])
+        .env("BRIG_TEST_STORE", directory.path())
+        .env("BRIG_TEST_HOST", &server.host)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    receiver.recv().await.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(to.images().unwrap().is_empty());
+    // The dead process's lease holds nothing, its partial download stays.
+    to.collect_garbage(&[], brig_images::PARTIAL_AGE).unwrap();
+    assert!(to.blobs().list().unwrap().is_empty());
+    check(&to, &pull(&client(), &server.host, &to).await.unwrap());
+}

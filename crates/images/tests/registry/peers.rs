@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::support::{Registry, client, image, index, noise, skip, store};
 use brig_images::archive::{self, SavedImage};
-use brig_images::registry::{BlobState, Progress, PullOptions, PushOptions};
+use brig_images::registry::{
+    BlobState, Client, HostConfig, Progress, PullOptions, PushOptions, Security,
+};
 use brig_images::{Platform, PlatformChoice, Reference, Store};
 
 fn name(registry: &Registry, rest: &str) -> Reference {
@@ -209,4 +211,49 @@ async fn skopeo_and_we_understand_each_other() {
     client().pull(&reference, &options, &to, &|_| {}).await.unwrap();
     check(&to, &reference.canonical(), "linux/amd64");
     assert!(to.collect_garbage(&[], Duration::ZERO).is_ok());
+}
+
+#[tokio::test]
+async fn certificates_are_verified() {
+    const TEST: &str = "certificates_are_verified";
+    let work = tempfile::tempdir().unwrap();
+    let path = |name: &str| work.path().join(name);
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args(["-days", "2", "-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .args([path("key.pem"), "-out".into(), path("cert.pem")])
+        .output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        return skip(TEST, "openssl is not installed");
+    }
+    let tls = serde_json::json!({ "certificate": path("cert.pem"), "key": path("key.pem") });
+    let Some(registry) = Registry::start_with(TEST, &tls) else { return };
+    let (_a, from) = store();
+    let target = image(&from.lease().unwrap(), "linux/amd64", &[b"layer"]);
+    let reference = name(&registry, "app:1");
+    from.tag(&reference, &target).unwrap();
+    let push = async |security, ca: &[&str]| {
+        let ca = ca.iter().map(|name| path(name)).collect();
+        let mut config = crate::support::config();
+        let settings = HostConfig { security, ca, ..HostConfig::default() };
+        config.hosts.insert(registry.host.clone(), settings);
+        let client = Client::new(config);
+        client.push(&reference, &PushOptions::default(), &from, &|_| {}).await
+    };
+    let error = push(Some(Security::Tls), &[]).await.unwrap_err();
+    assert_eq!(error.kind(), brig_images::ErrorKind::Unreachable, "{error}");
+    push(Some(Security::Tls), &["cert.pem"]).await.unwrap();
+    // Loopback, by default: TLS is spoken where the registry does, its certificate is not looked at.
+    push(None, &[]).await.unwrap();
+    let error = push(Some(Security::PlainHttp), &[]).await.unwrap_err();
+    assert_ne!(error.kind(), brig_images::ErrorKind::NotFound, "{error}");
 }

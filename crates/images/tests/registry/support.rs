@@ -254,6 +254,11 @@ pub(crate) struct Registry {
 impl Registry {
     /// `None`, said aloud, where the program is not installed.
     pub(crate) fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, &serde_json::Value::Null)
+    }
+
+    /// With these `http.tls` settings.
+    pub(crate) fn start_with(test: &str, tls: &serde_json::Value) -> Option<Self> {
         let program = "/usr/bin/docker-registry";
         if !std::path::Path::new(program).exists() {
             skip(test, "docker-registry is not installed");
@@ -264,7 +269,7 @@ impl Registry {
             "version": "0.1",
             "log": { "level": "info" },
             "storage": { "filesystem": { "rootdirectory": directory.path().join("data") } },
-            "http": { "addr": "127.0.0.1:0" },
+            "http": { "addr": "127.0.0.1:0", "tls": tls },
         });
         let file = directory.path().join("config.yml");
         std::fs::write(&file, settings.to_string()).unwrap();
