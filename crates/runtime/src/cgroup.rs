@@ -352,3 +352,6 @@ fn make_place(
     }
     Ok(directory)
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,13 +67,13 @@ pub(super) struct Place {
 }
 
 impl Hierarchies {
-    /// Finds the hierarchies of the calling process, wherever they are mounted.
+    /// Finds the hierarchies of the calling thread, wherever they are mounted.
     ///
     /// # Errors
     /// `/proc` cannot be read, or no hierarchy is mounted.
     pub fn detect() -> Result<Self> {
-        let mountinfo = read_proc("/proc/self/mountinfo")?;
-        let membership = read_proc("/proc/self/cgroup")?;
+        let mountinfo = read_proc("/proc/thread-self/mountinfo")?;
+        let membership = read_proc("/proc/thread-self/cgroup")?;
         let mut found = Self::parse(&mountinfo, &membership);
         // A later mount may hide one that mountinfo still lists.
         found.legacy.retain(|hierarchy| Directory::open_mount(&hierarchy.mount).is_ok());

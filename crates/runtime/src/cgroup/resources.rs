@@ -70,7 +70,8 @@ pub(super) fn apply(
 /// its name when a limit asks for it.
 pub(super) fn delegate(mount: &Directory, relative: &Path) -> Result<()> {
     let mut directory = Directory::open_unverified(mount.path())?;
-    for name in relative {
+    let mut names = relative.iter().peekable();
+    while let Some(name) = names.next() {
         let available = directory.read("cgroup.controllers")?;
         let enabled = directory.read("cgroup.subtree_control")?;
         let missing: Vec<&str> = available
@@ -85,7 +86,9 @@ pub(super) fn delegate(mount: &Directory, relative: &Path) -> Result<()> {
                 }
             }
         }
-        directory = directory.make_child(name)?.0;
+        if names.peek().is_some() {
+            directory = directory.make_child(name)?.0;
+        }
     }
     Ok(())
 }
