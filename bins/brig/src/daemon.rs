@@ -1,11 +1,11 @@
 //! Starting brigd on demand, so that a fresh machine needs no set-up.
 //!
-//! brigd is given the write end of a pipe as its readiness descriptor (`--ready-fd`): it writes a byte when it listens,
-//! or closes the pipe by ending, so nothing here polls.
+//! brigd is given the write end of a pipe as its standard output and told to announce itself there (`--ready-fd 1`): it
+//! writes a byte when it listens, or closes the pipe by ending, so nothing here polls.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,7 @@ pub(crate) async fn start() -> Result<()> {
     }
     let program = find()?;
     let (reader, writer) = rustix::pipe::pipe().context("make a pipe")?;
-    spawn(&program, &writer)?;
-    drop(writer);
+    spawn(&program, writer)?;
     let ready = tokio::task::spawn_blocking(move || {
         let mut byte = [0];
         matches!(File::from(reader).read(&mut byte), Ok(1))
@@ -53,23 +52,21 @@ fn find() -> Result<PathBuf> {
         .context("brigd is neither beside brig nor in PATH: install it, or start it yourself and give --host")
 }
 
-fn spawn(program: &Path, ready: &OwnedFd) -> Result<()> {
+fn spawn(program: &Path, ready: OwnedFd) -> Result<()> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
         .open(LOG)
         .with_context(|| format!("open {LOG}"))?;
-    // The daemon inherits this one descriptor beside its standard ones.
-    rustix::io::fcntl_setfd(ready, rustix::io::FdFlags::empty()).context("keep the pipe open")?;
     let mut command = Command::new(program);
+    // The command goes out of scope with its copy of the pipe, so that the end of brigd closes it.
     command
-        .arg("--ready-fd")
-        .arg(ready.as_raw_fd().to_string())
+        .args(["--ready-fd", "1"])
         .current_dir("/")
         .process_group(0)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(ready)
         .stderr(log);
     command.spawn().with_context(|| format!("start {}", program.display()))?;
     Ok(())
