@@ -38,7 +38,8 @@ impl Container {
             Some(Message::Failed(failure)) => {
                 return Err(explain(&failure, &StartNames(&config.spec)));
             }
-            _ if process_facts(state.pid).is_none() => return Err(super::gone(&state.id)),
+            // It ran and its parent has reaped it already, or something killed it: its end says which.
+            _ if process_facts(state.pid).is_none() => return Ok(()),
             _ => {}
         }
         let poststart = config.spec.hooks().as_ref().and_then(|hooks| hooks.poststart().clone());
