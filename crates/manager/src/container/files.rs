@@ -97,7 +97,7 @@ fn hosts_text(record: &ContainerRecord, hosts: &Hosts) -> Result<String> {
 }
 
 fn gateway_of(record: &ContainerRecord) -> Option<IpAddr> {
-    record.networks.values().find_map(|attachment| attachment.endpoint.as_ref()?.gateway)
+    record.networks.values().find_map(|attachment| attachment.endpoint.as_ref()?.endpoint.gateway)
 }
 
 /// `name:address` or `name=address`; the address may be `host-gateway`.
