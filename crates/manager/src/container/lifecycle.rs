@@ -375,7 +375,7 @@ pub(crate) async fn remove(
         for mount in record.mounts.iter().filter(|mount| mount.anonymous) {
             let name = mount.name.as_deref().unwrap_or_default();
             if !shared.volumes.is_used_by_others(name, &record.id) {
-                failures.note(shared.volumes.remove(name, true).await);
+                failures.note(shared.volumes.destroy(name).await);
             }
         }
     }

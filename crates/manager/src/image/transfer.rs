@@ -2,12 +2,10 @@
 
 use brig_images::registry::{BlobKind, BlobProgress, BlobState, Credential, Progress as News, PullOptions, PushOptions};
 use brig_images::{Image, PlatformChoice, Reference, archive};
-use futures_util::StreamExt;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::Images;
 use crate::error::{Error, Result};
-use crate::stream::{ByteStream, Progress, ProgressSender};
+use crate::stream::{self, ByteStream, Progress, ProgressSender};
 
 impl Images {
     pub(super) async fn pull_now(
@@ -73,8 +71,7 @@ impl Images {
     }
 
     pub(super) async fn load_now(&self, archive: ByteStream, sender: ProgressSender) -> Result<()> {
-        let reader = StreamReader::new(archive.map(|piece| piece.map_err(std::io::Error::other)));
-        let reader = SyncIoBridge::new(Box::pin(reader));
+        let reader = stream::reader(archive);
         let _using = self.using().await;
         let loaded = self.blocking(move |this| archive::load(&this.0.store, reader).map_err(Error::from)).await?;
         if loaded.is_empty() {
