@@ -99,8 +99,8 @@ impl Containers {
     }
 
     /// Takes up the containers of the records: adopts those whose shims run, learns the end of the others.
-    pub(crate) async fn adopt(&self, records: Vec<ContainerRecord>) {
-        create::adopt(&self.0, records).await;
+    pub(crate) async fn adopt(&self, records: Vec<ContainerRecord>) -> Result<()> {
+        create::adopt(&self.0, records).await
     }
 
     /// Starts what the restart policies want started when the engine comes up.

@@ -13,6 +13,8 @@ mod remove;
 mod transfer;
 mod unpack;
 
+pub(crate) use describe::image_config;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -36,7 +36,7 @@ use crate::models::{
     NetworkCreateResponse, NetworkDisconnectRequest, NetworkInspect, NetworkPruneResponse,
 };
 
-pub(crate) use sandbox::Joined;
+pub(crate) use sandbox::{Joined, check_settings, port_requests};
 
 /// All networks of the engine.
 #[derive(Debug, Clone)]
@@ -176,7 +176,9 @@ impl Networks {
 
     /// Brings bridges and rules in line with the records and the containers that were adopted; removes what nobody
     /// knows. Call it once, after all containers are known.
-    pub(crate) async fn reconcile(&self) -> Result<()> {
+    ///
+    /// `running` are the containers whose namespaces stay.
+    pub(crate) async fn reconcile(&self, running: Vec<String>) -> Result<()> {
         let state = self.state().kernel_state();
         self.library(move |library| {
             for network in &state {
@@ -189,19 +191,11 @@ impl Networks {
             Ok(())
         })
         .await?;
-        self.remove_stray_namespaces().await
+        self.remove_stray_namespaces(running).await
     }
 
-    async fn remove_stray_namespaces(&self) -> Result<()> {
+    async fn remove_stray_namespaces(&self, known: Vec<String>) -> Result<()> {
         let directory = self.namespaces();
-        let known: Vec<String> = self
-            .0
-            .table
-            .views()
-            .iter()
-            .filter(|view| view.record.state.phase.is_alive())
-            .map(|view| view.record.id.clone())
-            .collect();
         blocking::run(move || {
             let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(()) };
             for entry in entries.flatten() {

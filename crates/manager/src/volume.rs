@@ -62,23 +62,25 @@ impl Volumes {
         self.make(VolumeRequest { name, options, labels }).await
     }
 
-    /// Makes a volume for a container; one of that name is used as it is.
-    pub(crate) async fn for_container(&self, name: Option<&str>, labels: BTreeMap<String, String>) -> Result<Volume> {
-        if let Some(name) = name {
-            match self.inspect(name).await {
-                Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
-                found => return found,
+    /// Makes a named volume for a container; one of that name is used as it is.
+    pub(crate) async fn for_container(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<Volume> {
+        match self.inspect(name).await {
+            Err(error) if error.kind() == crate::ErrorKind::NotFound => {
+                self.make(VolumeRequest { name: name.to_owned(), options, labels }).await
             }
+            found => found,
         }
-        let mut labels = labels;
-        let name = match name {
-            Some(name) => name.to_owned(),
-            None => {
-                labels.insert(ANONYMOUS_LABEL.to_owned(), String::new());
-                name::new_id()
-            }
-        };
-        self.make(VolumeRequest { name, options: BTreeMap::new(), labels }).await
+    }
+
+    /// Makes an anonymous volume for a container, under the name that its record has.
+    pub(crate) async fn anonymous(&self, name: &str, mut labels: BTreeMap<String, String>) -> Result<Volume> {
+        labels.insert(ANONYMOUS_LABEL.to_owned(), String::new());
+        self.make(VolumeRequest { name: name.to_owned(), options: BTreeMap::new(), labels }).await
     }
 
     async fn make(&self, request: VolumeRequest) -> Result<Volume> {

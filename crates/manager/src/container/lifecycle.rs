@@ -64,10 +64,7 @@ pub(crate) async fn launch(shared: &Arc<Shared>, record: &mut ContainerRecord, a
         }
     };
     match launch_in(shared, record, &joined, attaches).await {
-        Ok((shim, pid)) => {
-            shared.networks.serve(record, &joined).await;
-            Ok(Live { shim, pid, joined })
-        }
+        Ok((shim, pid)) => Ok(Live { shim, pid, joined }),
         Err((error, shim)) => {
             drop(joined);
             undo(shared, record, shim).await;

@@ -104,6 +104,9 @@ pub(crate) struct MountRecord {
     pub(crate) anonymous: bool,
     /// Do not copy the image's files into the new volume.
     pub(crate) no_copy: bool,
+    /// Labels and options for the volume, if it has to be made.
+    pub(crate) volume_labels: BTreeMap<String, String>,
+    pub(crate) volume_options: BTreeMap<String, String>,
     /// Options of a tmpfs (`size=64m`, `mode=1770`).
     pub(crate) tmpfs_options: Vec<String>,
     /// Make the bind's source if it is missing (`-v`, not `--mount`).
