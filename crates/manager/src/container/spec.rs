@@ -27,7 +27,7 @@ use crate::container::requests::TerminalSize;
 use crate::container::user::User;
 use crate::error::{Error, Result};
 use crate::metadata::ContainerRecord;
-use crate::models::{HostConfig, HostConfigCgroupnsModeEnum};
+use crate::models::{ExecConfig, HostConfig, HostConfigCgroupnsModeEnum};
 
 pub(crate) use capabilities::Capabilities;
 pub(crate) use resources::resources;
@@ -82,6 +82,50 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Spec> {
     spec.set_annotations(host.annotations.clone());
     spec.set_linux(Some(linux(input, &security)?));
     Ok(spec)
+}
+
+/// All that [`exec_process`] needs.
+#[derive(Debug)]
+pub(crate) struct ExecInput<'a> {
+    pub(crate) record: &'a ContainerRecord,
+    pub(crate) config: &'a Config,
+    pub(crate) exec: &'a ExecConfig,
+    pub(crate) user: &'a User,
+    pub(crate) console_size: Option<TerminalSize>,
+}
+
+/// A further process of a container: under the container's limits and rights, unless it is privileged.
+pub(crate) fn exec_process(input: &ExecInput<'_>) -> Result<Process> {
+    let (record, exec) = (input.record, input.exec);
+    let host = &record.host_config;
+    let security = SecurityOptions::parse(host)?;
+    let tty = exec.tty.unwrap_or(false);
+    let mut process = Process::default();
+    process.set_args(exec.cmd.clone());
+    process.set_terminal(Some(tty));
+    process.set_console_size(input.console_size.map(terminal_box).transpose()?);
+    let mut variables = environment(record, input.user);
+    if tty && !variables.iter().any(|variable| variable.starts_with("TERM=")) {
+        variables.push("TERM=xterm".into());
+    }
+    override_variables(&mut variables, exec.env.as_deref().unwrap_or_default());
+    process.set_env(Some(variables));
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let directory = given(&exec.working_dir).or_else(|| given(&record.config.working_dir));
+    let directory = directory.unwrap_or_else(|| "/".into());
+    if !directory.starts_with('/') {
+        return Err(Error::invalid(format!("Cwd must be an absolute path: {directory}")));
+    }
+    process.set_cwd(PathBuf::from(directory));
+    process.set_user(user(input.user)?);
+    let capabilities =
+        if exec.privileged == Some(true) { Capabilities::all() } else { Capabilities::of(host)? };
+    process.set_capabilities(Some(capability_sets(&capabilities, input.user)?));
+    process.set_rlimits(Some(rlimits(host, &input.config.default_ulimits)?));
+    process.set_no_new_privileges(Some(security.no_new_privileges));
+    process.set_apparmor_profile(None);
+    process.set_selinux_label(None);
+    Ok(process)
 }
 
 /// The host name that the container shows: its own, or none when it shares the host's.
@@ -145,7 +189,11 @@ fn console_size(host: &HostConfig) -> Result<Option<oci_spec::runtime::Box>> {
     if size.width == 0 || size.height == 0 {
         return Ok(None);
     }
-    BoxBuilder::default().height(size.height).width(size.width).build().map(Some).map_err(failed)
+    terminal_box(size).map(Some)
+}
+
+fn terminal_box(size: TerminalSize) -> Result<oci_spec::runtime::Box> {
+    BoxBuilder::default().height(size.height).width(size.width).build().map_err(failed)
 }
 
 /// The user part of a process, also used for execs.
