@@ -210,6 +210,8 @@ impl Driver {
                 state.error = String::new();
                 state.started_at = now();
                 state.stopped_by_hand = false;
+                let starting = HealthRecord { status: "starting".into(), ..HealthRecord::default() };
+                state.health = health::is_wanted(&self.record.config).then_some(starting);
                 self.follow(live);
                 self.save(Write::Durable).await?;
                 self.event("start", &[]);
@@ -234,11 +236,7 @@ impl Driver {
         });
         self.exit = Some(receiver);
         self.started = Instant::now();
-        self.probe = self.own.upgrade().and_then(|own| health::start(&self.record, &live.shim, own));
-        if self.probe.is_some() && self.record.state.health.is_none() {
-            self.record.state.health =
-                Some(HealthRecord { status: "starting".into(), ..HealthRecord::default() });
-        }
+        self.probe = health::start(&self.shared, &self.record, self.own.clone());
         self.live = Some(live);
     }
 

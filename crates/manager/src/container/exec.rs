@@ -8,9 +8,11 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use brig_engine_api::stream::FrameDecoder;
 use brig_shim_protocol::attach::AttachRequest;
 use brig_shim_protocol::options::ExecOptions;
 use brig_storage::Tree;
+use bytes::BytesMut;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
@@ -326,18 +328,13 @@ pub(super) async fn probe(
         let (mut connection, _) = shim.place().attach(&request).await?;
         shim.start(&id).await.map_err(|error| failed(error))?;
         let mut output = Vec::new();
-        let mut buffer = vec![0_u8; 16 << 10];
+        let mut buffer = BytesMut::with_capacity(16 << 10);
         let reading = async {
-            let mut frames = brig_engine_api::stream::Demultiplexer::default();
-            loop {
-                match connection.read(&mut buffer).await {
-                    Ok(0) | Err(_) => break,
-                    Ok(length) => {
-                        for frame in frames.feed(&buffer[..length]) {
-                            let room = output_bytes_max.saturating_sub(output.len());
-                            output.extend_from_slice(&frame[..frame.len().min(room)]);
-                        }
-                    }
+            let mut frames = FrameDecoder::new();
+            while let Ok(1..) = connection.read_buf(&mut buffer).await {
+                while let Ok(Some(frame)) = frames.decode(&mut buffer) {
+                    let room = output_bytes_max.saturating_sub(output.len());
+                    output.extend_from_slice(&frame.bytes[..frame.bytes.len().min(room)]);
                 }
             }
         };
