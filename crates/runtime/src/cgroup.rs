@@ -29,9 +29,10 @@ mod processes;
 mod removal;
 mod resources;
 mod stats;
+pub mod systemd;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::OFlags;
@@ -105,6 +106,17 @@ impl Cgroup {
         created
     }
 
+    /// Makes the parts of a cgroup that are missing and sets its limits, whatever lives in it: for a scope that systemd has
+    /// just made around the container's init.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`], but for processes in it.
+    pub fn adopt(placement: &Placement, resources: &LinuxResources) -> Result<Self> {
+        let mut cgroup = Self::make_directories(placement, &mut Vec::new())?;
+        cgroup.warnings = resources::apply(&cgroup, resources, resources::Occasion::Create)?;
+        Ok(cgroup)
+    }
+
     /// Opens an existing cgroup. Hierarchies in which it is already gone are left out.
     ///
     /// # Errors
@@ -134,6 +146,14 @@ impl Cgroup {
             Some(error) if legacy.is_empty() && unified.is_none() => Err(error),
             _ => Ok(Self { placement: placement.clone(), legacy, unified, warnings: Vec::new() }),
         }
+    }
+
+    /// Opens a cgroup that the container has made below its own, for a process that is to run there.
+    ///
+    /// # Errors
+    /// The path has a `..`, or is in no hierarchy (`NotFound`).
+    pub fn open_below(placement: &Placement, relative: &Path) -> Result<Self> {
+        Self::open(&placement.below(relative)?)
     }
 
     /// Where the cgroup lies: keep this to open it again.

@@ -177,6 +177,17 @@ impl Hierarchies {
 }
 
 impl Placement {
+    /// The place of a cgroup below this one; an absolute path counts from this one too, as the container sees it.
+    pub(super) fn below(&self, relative: &Path) -> Result<Self> {
+        let relative = checked_relative(relative)?;
+        let mut below = self.clone();
+        let legacy = below.legacy.iter_mut().map(|legacy| &mut legacy.place);
+        for place in legacy.chain(&mut below.unified) {
+            place.relative.push(&relative);
+        }
+        Ok(below)
+    }
+
     /// The directory of the cgroup in every hierarchy: the v1 controllers as joined in `/proc/self/cgroup`, and an
     /// empty name for cgroup2.
     pub fn directories(&self) -> impl Iterator<Item = (String, PathBuf)> + '_ {
@@ -384,6 +395,14 @@ mod tests {
         }
         let long = "a/".repeat(4096);
         assert!(hybrid().placement(Some(Path::new(&long)), "abc").is_err());
+    }
+
+    #[test]
+    fn places_below_stay_below() {
+        let placement = hybrid().placement(Some(Path::new("/brig/abc")), "abc").unwrap();
+        let below = placement.below(Path::new("/inner")).unwrap();
+        assert!(below.directories().all(|(_, path)| path.ends_with("brig/abc/inner")));
+        assert!(placement.below(Path::new("../x")).is_err());
     }
 
     #[test]
