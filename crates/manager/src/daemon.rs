@@ -1,26 +1,142 @@
-//! From configuration to a running engine.
+//! From configuration to a running engine: directories, stores, adoption, policies; in this order.
+//!
+//! ```text
+//! <root>   0700  content/ storage/ metadata.redb containers/<id>/ engine-id
+//! <state>  0700  containers/<id>/ (bundles) netns/<id> runtime/ (the runtime's own state)
+//! ```
 
+use std::path::Path;
 use std::sync::Arc;
 
+use brig_storage::Storage;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::blocking;
 use crate::config::Config;
-use crate::container::Containers;
+use crate::container::{Containers, Shared, Table, make_directory};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::image::Images;
+use crate::metadata::Metadata;
+use crate::name;
 use crate::network::Networks;
 use crate::system::System;
 use crate::volume::Volumes;
 
+/// Magic number of the unified cgroup file system (linux/magic.h).
+const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+
 /// Opens the stores and adopts what a former engine left.
 pub(crate) async fn open(config: Config) -> Result<Arc<Engine>> {
     config.check()?;
-    Ok(Arc::new(Engine {
-        containers: Containers,
-        images: Images,
-        networks: Networks,
-        volumes: Volumes,
-        events: Events::new(),
-        system: System,
-    }))
+    let config = Arc::new(config);
+    let tasks = TaskTracker::new();
+    let (table, events) = (Table::default(), Events::new());
+    let again = Arc::clone(&config);
+    let (metadata, storage, id) = blocking::run(move || {
+        make_directories(&again)?;
+        // First of all: its lock tells a second engine on this root to go away.
+        let metadata = Metadata::open(&again.root.join("metadata.redb"))?;
+        let storage = Storage::open(again.root.join("storage"))?;
+        Ok((metadata, Arc::new(storage), engine_id(&again.root)?))
+    })
+    .await?;
+    let images =
+        Images::open(&config, Arc::clone(&storage), events.clone(), table.clone(), tasks.clone())?;
+    let networks = Networks::open(
+        Arc::clone(&config),
+        metadata.clone(),
+        events.clone(),
+        table.clone(),
+        tasks.clone(),
+    )
+    .await?;
+    let volumes = Volumes::new(Arc::clone(&storage), table.clone(), events.clone());
+    let shared = Arc::new(Shared {
+        config,
+        metadata: metadata.clone(),
+        events: events.clone(),
+        storage,
+        images: images.clone(),
+        networks: networks.clone(),
+        volumes: volumes.clone(),
+        table,
+        execs: Default::default(),
+        tasks,
+        closing: CancellationToken::new(),
+        cgroup_v2: has_only_cgroup_v2(),
+    });
+    let containers = Containers::new(Arc::clone(&shared));
+    containers.adopt(metadata.containers()?).await?;
+    sweep(&shared).await;
+    let policies = containers.clone();
+    shared.tasks.spawn(async move { policies.start_by_policy().await });
+    let system = System::new(shared, containers.clone(), id);
+    Ok(Arc::new(Engine { containers, images, networks, volumes, events, system }))
+}
+
+fn make_directories(config: &Config) -> Result<()> {
+    for directory in [&config.root, &config.state] {
+        make_directory(directory)?;
+    }
+    for directory in ["containers", "netns", "runtime"] {
+        make_directory(&config.state.join(directory))?;
+    }
+    make_directory(&config.root.join("containers"))
+}
+
+/// This engine's identifier, made once.
+fn engine_id(root: &Path) -> Result<String> {
+    let file = root.join("engine-id");
+    if let Ok(text) = std::fs::read_to_string(&file)
+        && text.trim().len() == 64
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let id = name::new_id();
+    std::fs::write(&file, &id)
+        .map_err(|source| Error::io(format!("write {}", file.display()), source))?;
+    Ok(id)
+}
+
+fn has_only_cgroup_v2() -> bool {
+    let statfs = rustix::fs::statfs("/sys/fs/cgroup");
+    statfs.is_ok_and(|statfs| {
+        u64::try_from(statfs.f_type).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
+    })
+}
+
+/// Removes what a crash left without an owner: snapshots and directories of containers that have no record.
+async fn sweep(shared: &Arc<Shared>) {
+    let again = Arc::clone(shared);
+    let swept = blocking::run(move || {
+        let known =
+            |id: &str| again.table.find(id).is_ok_and(|handle| handle.view().record.id == id);
+        let snapshots = again.storage.snapshots();
+        for info in snapshots.list() {
+            let container = info.kind == brig_storage::SnapshotKind::Container;
+            if container && !known(info.key.as_str()) {
+                snapshots.remove(&info.key)?;
+            }
+        }
+        for directory in
+            [again.config.root.join("containers"), again.config.state.join("containers")]
+        {
+            let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+            for entry in
+                entries.flatten().filter(|entry| !known(&entry.file_name().to_string_lossy()))
+            {
+                if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    tracing::warn!("remove {}: {error}", entry.path().display());
+                }
+            }
+        }
+        snapshots.sweep()?;
+        Ok(())
+    });
+    if let Err(error) = swept.await {
+        tracing::warn!("remove what a former engine left: {}", error.report());
+    }
 }

@@ -42,6 +42,6 @@ impl Engine {
 
     /// Stops the engine's own tasks. Containers keep running.
     pub async fn close(&self) {
-        let _ = self;
+        self.containers.close().await;
     }
 }

@@ -45,14 +45,7 @@ impl Error {
 
     /// The message and those of its causes, joined by `: `, as users should see it.
     pub fn report(&self) -> String {
-        let mut text = self.message.clone();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -117,6 +110,43 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
+}
+
+/// Errors of the libraries keep their kind and their words.
+macro_rules! from_library {
+    ($library:ident) => {
+        impl From<$library::Error> for Error {
+            fn from(source: $library::Error) -> Self {
+                let kind = match source.kind() {
+                    $library::ErrorKind::NotFound => ErrorKind::NotFound,
+                    $library::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+                    $library::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
+                    $library::ErrorKind::Conflict => ErrorKind::Conflict,
+                    $library::ErrorKind::Unsupported => ErrorKind::Unsupported,
+                    $library::ErrorKind::Denied => ErrorKind::Denied,
+                    $library::ErrorKind::Integrity => ErrorKind::Integrity,
+                    $library::ErrorKind::Exhausted => ErrorKind::Exhausted,
+                    _ => ErrorKind::Io,
+                };
+                Self { kind, message: chain(&source), source: None }
+            }
+        }
+    };
+}
+
+from_library!(brig_images);
+from_library!(brig_network);
+from_library!(brig_storage);
+
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// Collects the failures of a teardown that must go on past each of them.

@@ -18,8 +18,6 @@
 //! ```
 
 #![forbid(unsafe_code)]
-// Until the parts behind the public signatures have landed.
-#![expect(dead_code, reason = "the parts that use these helpers land in steps")]
 
 mod api;
 mod blocking;
@@ -31,14 +29,16 @@ mod error;
 mod events;
 mod filters;
 mod image;
+mod metadata;
 mod name;
 mod network;
+mod shim_client;
 mod stream;
 mod system;
 mod volume;
 
 pub use api::{Listener, serve};
-pub use bollard_stubs::models;
+pub use brig_engine_api::models;
 pub use config::{Config, LogDefaults, Ulimit};
 pub use container::{
     ArchivePut, AttachRequest, Containers, CreateContainer, ExecStart, ExecStarted, ListContainers,

@@ -1,14 +1,27 @@
 //! The streams that engine calls hand out.
 
 use std::fmt;
+use std::io::{BufWriter, Read, Write};
 use std::pin::Pin;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::task::TaskTracker;
 
-use crate::error::Result;
+use crate::blocking;
+use crate::error::{Error, Result};
 use crate::models::ContainerStatsResponse;
+
+/// Progress lines that a reader may be behind.
+const PROGRESS_LINES: usize = 1024;
+/// Pieces that a reader may be behind.
+const WRITTEN_PIECES: usize = 8;
+/// The size of a piece.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Bytes in pieces of at most 64 KiB; ends after the first error.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -74,5 +87,110 @@ impl Progress {
 
     pub(crate) fn of(id: impl Into<String>, status: impl Into<String>) -> Self {
         Self { id: Some(id.into()), ..Self::status(status) }
+    }
+}
+
+/// Progress lines on their way to a reader. Lines that a slow reader has no room for are dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct ProgressSender(mpsc::Sender<Result<Progress>>);
+
+impl ProgressSender {
+    pub(crate) fn send(&self, progress: Progress) {
+        let _ = self.0.try_send(Ok(progress));
+    }
+
+    pub(crate) fn send_all(&self, lines: Vec<Progress>) {
+        lines.into_iter().for_each(|line| self.send(line));
+    }
+}
+
+/// Runs `work` as a task and streams what it reports; its error is the last item. The task ends early when the reader
+/// goes away.
+pub(crate) fn progress<W, F>(tasks: &TaskTracker, work: W) -> ProgressStream
+where
+    W: FnOnce(ProgressSender) -> F,
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(PROGRESS_LINES);
+    let work = work(ProgressSender(sender.clone()));
+    tasks.spawn(async move {
+        tokio::select! {
+            () = sender.closed() => {}
+            result = work => {
+                if let Err(error) = result {
+                    let _ = sender.send(Err(error)).await;
+                }
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+/// Streams what `work` writes on a thread where it may block. When the reader goes away its writes fail.
+pub(crate) fn written<W>(work: W) -> ByteStream
+where
+    W: FnOnce(&mut dyn Write) -> Result<()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(WRITTEN_PIECES);
+    let finish = sender.clone();
+    tokio::spawn(async move {
+        let result = blocking::run(move || {
+            let mut writer = BufWriter::with_capacity(PIECE_BYTES, PieceWriter(sender));
+            work(&mut writer)?;
+            writer.flush().map_err(|source| Error::io("send the last bytes", source))
+        });
+        if let Err(error) = result.await {
+            let _ = finish.send(Err(error)).await;
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+struct PieceWriter(mpsc::Sender<Result<Bytes>>);
+
+impl Write for PieceWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let piece = &bytes[..bytes.len().min(PIECE_BYTES)];
+        match self.0.blocking_send(Ok(Bytes::copy_from_slice(piece))) {
+            Ok(()) => Ok(piece.len()),
+            Err(_) => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A blocking reader over a stream of bytes.
+pub(crate) fn reader(body: ByteStream) -> impl Read + Send {
+    let pieces = body.map(|piece| piece.map_err(std::io::Error::other));
+    SyncIoBridge::new(Box::pin(StreamReader::new(pieces)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_arrives_and_an_error_comes_last() {
+        let stream = written(|writer| {
+            writer.write_all(&[7; 100_000]).map_err(|source| Error::io("write", source))?;
+            writer.flush().map_err(|source| Error::io("write", source))?;
+            Err(Error::invalid("the end"))
+        });
+        let pieces: Vec<Result<Bytes>> = stream.collect().await;
+        let bytes: usize = pieces.iter().flatten().map(Bytes::len).sum();
+        assert_eq!(bytes, 100_000);
+        assert!(pieces.last().is_some_and(Result::is_err));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_leaves_ends_the_work() {
+        let tasks = TaskTracker::new();
+        let stream = progress(&tasks, |_sender| std::future::pending());
+        drop(stream);
+        tasks.close();
+        tasks.wait().await;
     }
 }

@@ -1,0 +1,204 @@
+//! Attaching to a container's first process, also before it has started.
+//!
+//! The shim gives one connection for both directions, and from Create on. A container that does not run has no shim, so
+//! the streams handed out here wait for the connection, and the task of the container makes it between Create and Start:
+//! nothing that the process writes is lost. If the container is removed without having started, they end.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::StreamExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
+use tokio_util::io::StreamReader;
+
+use super::requests::{AttachRequest, LogsRequest};
+use super::state::Phase;
+use super::{Request, Shared, logs};
+use crate::error::{Error, Result};
+use crate::stream::AttachStream;
+
+/// Attaches to a container.
+pub(super) async fn attach(
+    shared: &Arc<Shared>,
+    container: &str,
+    request: AttachRequest,
+) -> Result<AttachStream> {
+    let handle = shared.table.find(container)?;
+    let view = handle.view();
+    match view.record.state.phase {
+        Phase::Paused => {
+            return Err(Error::conflict(format!(
+                "container {container} is paused, unpause the container before attach"
+            )));
+        }
+        Phase::Removing | Phase::Dead => {
+            return Err(Error::conflict(format!("container {container} is marked for removal")));
+        }
+        _ => {}
+    }
+    let tty = view.record.config.tty.unwrap_or(false);
+    let mut attached = if request.stream {
+        let (sender, receiver) = oneshot::channel();
+        let wire = brig_shim_protocol::attach::AttachRequest {
+            stdin: request.stdin && view.record.config.open_stdin.unwrap_or(false),
+            stdout: request.stdout,
+            stderr: request.stderr,
+            lossless: true,
+            ..Default::default()
+        };
+        let stdin = wire.stdin;
+        handle.ask(|reply| Request::Attach { request: wire, stream: sender, reply }).await?;
+        streams(receiver, tty, stdin)
+    } else {
+        AttachStream {
+            tty,
+            output: Box::new(tokio::io::empty()),
+            input: Box::new(tokio::io::sink()),
+        }
+    };
+    if request.logs {
+        let (stdout, stderr) = (request.stdout, request.stderr);
+        let past = LogsRequest { stdout, stderr, ..LogsRequest::default() };
+        let log = logs::logs(shared, container, past).await?;
+        let log = StreamReader::new(log.output.map(|piece| piece.map_err(io::Error::other)));
+        attached.output = Box::new(log.chain(attached.output));
+    }
+    super::publish(&shared.events, &view.record, "attach", &[]);
+    Ok(attached)
+}
+
+/// Streams over a connection that may not be there yet.
+pub(super) fn streams(
+    connection: oneshot::Receiver<UnixStream>,
+    tty: bool,
+    stdin: bool,
+) -> AttachStream {
+    let (reader, later_reader) = oneshot::channel();
+    let (writer, later_writer) = oneshot::channel();
+    tokio::spawn(async move {
+        let Ok(connection) = connection.await else { return };
+        let (read, write) = connection.into_split();
+        let _ = reader.send(read);
+        if stdin {
+            let _ = writer.send(write);
+        } else {
+            // Not shut down: that would say end of input to a process whose input is someone else's.
+            write.forget();
+        }
+    });
+    let input: Box<dyn AsyncWrite + Send + Unpin> = if stdin {
+        Box::new(LateWriter(Late::Waiting(later_writer)))
+    } else {
+        Box::new(tokio::io::sink())
+    };
+    AttachStream { tty, output: Box::new(LateReader(Late::Waiting(later_reader))), input }
+}
+
+enum Late<T> {
+    Waiting(oneshot::Receiver<T>),
+    Ready(T),
+    Never,
+}
+
+impl<T: Unpin> Late<T> {
+    /// The half, `None` when it will never come.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Pin<&mut T>>> {
+        if let Self::Waiting(receiver) = self {
+            *self = match ready!(Pin::new(receiver).poll(context)) {
+                Ok(half) => Self::Ready(half),
+                Err(_) => Self::Never,
+            };
+        }
+        match self {
+            Self::Ready(half) => Poll::Ready(Some(Pin::new(half))),
+            Self::Waiting(_) | Self::Never => Poll::Ready(None),
+        }
+    }
+}
+
+struct LateReader(Late<OwnedReadHalf>);
+
+impl AsyncRead for LateReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match ready!(self.0.poll(context)) {
+            Some(half) => half.poll_read(context, buffer),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+struct LateWriter(Late<OwnedWriteHalf>);
+
+impl AsyncWrite for LateWriter {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match ready!(self.0.poll(context)) {
+            Some(half) => half.poll_write(context, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.0.poll(context)) {
+            Some(half) => half.poll_flush(context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.0.poll(context)) {
+            Some(half) => half.poll_shutdown(context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_written_before_the_start_reach_the_process() {
+        let (sender, receiver) = oneshot::channel();
+        let mut attached = streams(receiver, false, true);
+        let writing = tokio::spawn(async move {
+            attached.input.write_all(b"hello").await.expect("write");
+            attached.input.shutdown().await.expect("shut down");
+            let mut output = String::new();
+            attached.output.read_to_string(&mut output).await.expect("read");
+            output
+        });
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        sender.send(ours).expect("someone waits");
+        let mut input = String::new();
+        theirs.read_to_string(&mut input).await.expect("read");
+        theirs.write_all(b"world").await.expect("write");
+        drop(theirs);
+        assert_eq!(input, "hello");
+        assert_eq!(writing.await.expect("join"), "world");
+    }
+
+    #[tokio::test]
+    async fn a_container_that_never_starts_ends_its_streams() {
+        let (sender, receiver) = oneshot::channel::<UnixStream>();
+        let mut attached = streams(receiver, false, true);
+        drop(sender);
+        let mut output = Vec::new();
+        assert_eq!(attached.output.read_to_end(&mut output).await.expect("end"), 0);
+        assert!(attached.input.write_all(b"x").await.is_err());
+    }
+}

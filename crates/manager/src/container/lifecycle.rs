@@ -1,0 +1,396 @@
+//! The steps that bring a container up and down, each undone when a later one fails.
+//!
+//! ```text
+//! launch                                        undone by
+//!   record: endpoints to be                     (the record names them; start-up removes what a crash left)
+//!   network namespace, links, ports             networks.release
+//!   volumes present                             volumes.unmount
+//!   bundle: config.json, rootfs/                remove the directory
+//!   shim start, Create                          shim Delete + Shutdown, or the shim's `delete` command
+//!   waiting attaches connected
+//!   shim Start
+//! ```
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use brig_shim_protocol::attach::AttachRequest;
+use brig_shim_protocol::options::{LogOptions, Options};
+use brig_shim_protocol::types::Mount;
+use brig_storage::SnapshotKey;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+use super::requests::RemoveOptions;
+use super::spec::{self, Namespace};
+use super::{Shared, files, log_driver};
+use crate::blocking;
+use crate::error::{Error, ErrorKind, Failures, Result};
+use crate::metadata::{ContainerRecord, MountKind, Write};
+use crate::network::Joined;
+use crate::shim_client::{Exit, Shim, ShimPlace};
+
+/// Pause before a shim that dropped the connection is asked again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running container's parts that live in this process.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) shim: Shim,
+    pub(crate) pid: u32,
+    /// Keeps published ports and the name server.
+    pub(crate) _joined: Joined,
+}
+
+/// Connections that wait for the process.
+pub(crate) type Attaches = Vec<(AttachRequest, oneshot::Sender<UnixStream>)>;
+
+/// Where the shim of a container works.
+pub(crate) fn place(shared: &Shared, id: &str) -> ShimPlace {
+    let bundle = shared.config.state.join("containers").join(id);
+    ShimPlace { program: shared.config.shim.clone(), bundle, id: id.to_owned() }
+}
+
+/// Brings a container up. On error nothing is left but the record.
+pub(crate) async fn launch(
+    shared: &Arc<Shared>,
+    record: &mut ContainerRecord,
+    attaches: Attaches,
+) -> Result<Live> {
+    shared.metadata.put_container(record, Write::Durable).await?;
+    let joined = match shared.networks.prepare(record).await {
+        Ok(joined) => joined,
+        Err(error) => {
+            undo(shared, record, None).await;
+            return Err(error);
+        }
+    };
+    match launch_in(shared, record, &joined, attaches).await {
+        Ok((shim, pid)) => Ok(Live { shim, pid, _joined: joined }),
+        Err((error, shim)) => {
+            drop(joined);
+            undo(shared, record, shim).await;
+            Err(error)
+        }
+    }
+}
+
+async fn undo(shared: &Arc<Shared>, record: &mut ContainerRecord, shim: Option<Shim>) {
+    let live = shim.map(|shim| Live { shim, pid: 0, _joined: Joined::default() });
+    if let Err(error) = tear_down(shared, record, live).await {
+        tracing::warn!(container = %record.id, "undo a failed start: {}", error.report());
+    }
+}
+
+type Failed = (Error, Option<Shim>);
+
+async fn launch_in(
+    shared: &Arc<Shared>,
+    record: &ContainerRecord,
+    joined: &Joined,
+    attaches: Attaches,
+) -> Result<(Shim, u32), Failed> {
+    let early = |error: Error| (error, None);
+    let rootfs = prepare(shared, record, joined).await.map_err(early)?;
+    let shim = place(shared, &record.id).start().await.map_err(early)?;
+    let late = |error: Error, shim: &Shim| (error, Some(shim.clone()));
+    let options = shim_options(shared, record).map_err(|error| late(error, &shim))?;
+    let terminal = record.config.tty.unwrap_or(false);
+    if let Err(error) = shim.create(rootfs, terminal, &options).await {
+        return Err(late(runtime_failed("create", error), &shim));
+    }
+    for (request, stream) in attaches.into_iter().filter(|(_, stream)| !stream.is_closed()) {
+        match shim.place().attach(&request).await {
+            Ok((connection, _)) => drop(stream.send(connection)),
+            Err(error) => return Err(late(error, &shim)),
+        }
+    }
+    match shim.start("").await {
+        Ok(pid) => Ok((shim, pid)),
+        Err(error) => Err(late(runtime_failed("start", error), &shim)),
+    }
+}
+
+/// Words that clients look for: they derive the exit codes 125, 126 and 127 from them.
+fn runtime_failed(step: &str, error: Error) -> Error {
+    let report = error.report();
+    let kind = match start_failure(&report) {
+        StartFailure::Other => error.kind(),
+        _ => ErrorKind::InvalidInput,
+    };
+    let what = format!("failed to {step} task for container: OCI runtime {step} failed");
+    Error::new(kind, what).with_source(error)
+}
+
+enum StartFailure {
+    NotFound,
+    NotExecutable,
+    Other,
+}
+
+fn start_failure(report: &str) -> StartFailure {
+    let has = |words: &[&str]| words.iter().any(|word| report.contains(word));
+    if has(&["executable file not found", "no such file or directory"]) {
+        StartFailure::NotFound
+    } else if has(&["permission denied", "not a directory", "exec format error", "is a directory"])
+    {
+        StartFailure::NotExecutable
+    } else {
+        StartFailure::Other
+    }
+}
+
+/// The exit code that inspect shows after a start that failed.
+pub(crate) fn exit_code_of_failed_start(report: &str) -> i32 {
+    if !report.contains("OCI runtime") {
+        return 128;
+    }
+    match start_failure(&report.to_ascii_lowercase()) {
+        StartFailure::NotFound => 127,
+        StartFailure::NotExecutable => 126,
+        StartFailure::Other => 128,
+    }
+}
+
+/// Writes the bundle and gathers what the root file system is made of.
+async fn prepare(
+    shared: &Arc<Shared>,
+    record: &ContainerRecord,
+    joined: &Joined,
+) -> Result<Vec<Mount>> {
+    let pid = shared_namespace(shared, record.host_config.pid_mode.as_deref(), "pid")?;
+    let ipc = shared_namespace(shared, record.host_config.ipc_mode.as_deref(), "ipc")?;
+    let (shared, record) = (Arc::clone(shared), record.clone());
+    let (network, hosts, resolv) =
+        (joined.namespace.clone(), joined.hosts.clone(), joined.resolv_conf.clone());
+    blocking::run(move || {
+        let directory = shared.config.root.join("containers").join(&record.id);
+        make_directory(&directory)?;
+        let files = files::write(&directory, &record, &hosts, &resolv)?;
+        let record = present_mounts(&shared, record)?;
+        let user = super::resolve_user(&shared, &record)?;
+        let input = spec::Input {
+            record: &record,
+            config: &shared.config,
+            user: &user,
+            network,
+            pid,
+            ipc,
+            files: &files,
+            cgroup_v2: shared.cgroup_v2,
+        };
+        let spec = spec::build(&input)?;
+        write_bundle(&place(&shared, &record.id).bundle, &spec)?;
+        let key = snapshot_key(&record.id)?;
+        let mounts = shared.storage.snapshots().mounts(&key)?;
+        Ok(mounts
+            .into_iter()
+            .map(|mount| Mount {
+                r#type: mount.fstype,
+                source: mount.source.display().to_string(),
+                target: String::new(),
+                options: mount.options,
+            })
+            .collect())
+    })
+    .await
+}
+
+/// `host`, `container:X`, or a namespace of its own.
+fn shared_namespace(shared: &Shared, mode: Option<&str>, kind: &str) -> Result<Namespace> {
+    match mode.unwrap_or_default() {
+        "host" => Ok(Namespace::Host),
+        mode => match mode.strip_prefix("container:") {
+            None => Ok(Namespace::Private),
+            Some(other) => {
+                let view = shared.table.find(other)?.view();
+                let state = &view.record.state;
+                if !state.phase.is_alive() || state.pid == 0 {
+                    return Err(Error::conflict(format!(
+                        "cannot join {kind} namespace of container {other}: container {other} is not running"
+                    )));
+                }
+                Ok(Namespace::Join(PathBuf::from(format!("/proc/{}/ns/{kind}", state.pid))))
+            }
+        },
+    }
+}
+
+/// Makes the sources of volumes and binds present; returns the record with their paths on the host.
+fn present_mounts(shared: &Shared, mut record: ContainerRecord) -> Result<ContainerRecord> {
+    for mount in &mut record.mounts {
+        match mount.kind {
+            MountKind::Volume => {
+                let name = mount.name.as_deref().unwrap_or_default();
+                mount.source = shared.storage.volumes().mount(name)?.display().to_string();
+            }
+            MountKind::Bind => {
+                let missing = if mount.create_source {
+                    brig_storage::MissingSource::CreateDirectory
+                } else {
+                    brig_storage::MissingSource::Refuse
+                };
+                brig_storage::resolve_bind(Path::new(&mount.source), missing)?;
+            }
+            MountKind::Tmpfs => {}
+        }
+    }
+    Ok(record)
+}
+
+fn write_bundle(bundle: &Path, spec: &oci_spec::runtime::Spec) -> Result<()> {
+    // What an earlier run left, such as its exit record, must not be taken for this run's.
+    remove_directory(bundle)?;
+    make_directory(bundle)?;
+    make_directory(&bundle.join("rootfs"))?;
+    let json = serde_json::to_vec(spec)
+        .map_err(|source| Error::invalid("encode the OCI configuration").with_source(source))?;
+    let file = bundle.join("config.json");
+    std::fs::write(&file, json)
+        .map_err(|source| Error::io(format!("write {}", file.display()), source))
+}
+
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Error::io(format!("make directory {}", path.display()), source))
+}
+
+fn remove_directory(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The key of a container's writable layer.
+pub(crate) fn snapshot_key(id: &str) -> Result<SnapshotKey> {
+    SnapshotKey::parse(id).map_err(Error::from)
+}
+
+fn shim_options(shared: &Shared, record: &ContainerRecord) -> Result<Options> {
+    let log = log_driver::parse(record, &shared.config)?;
+    Ok(Options {
+        runtime_root: shared.config.state.join("runtime").display().to_string(),
+        systemd_cgroup: shared.config.systemd_cgroup,
+        log: log.map(|log| LogOptions {
+            driver: "json-file".into(),
+            path: log_driver::path(&shared.config, &record.id).display().to_string(),
+            max_size_bytes: log.max_size_bytes,
+            max_files: log.max_files,
+            compress: log.compress,
+        }),
+        open_stdin: record.config.open_stdin.unwrap_or(false),
+        stdin_once: record.config.stdin_once.unwrap_or(false),
+        ..Options::default()
+    })
+}
+
+/// Waits until the container's process has ended, through lost connections and dead shims.
+pub(crate) async fn wait_for_exit(mut shim: Shim) -> Exit {
+    loop {
+        let error = match shim.wait("").await {
+            Ok(exit) => return exit,
+            Err(error) => error,
+        };
+        let place = shim.place().clone();
+        if let Some(exit) = place.exit_record() {
+            return exit;
+        }
+        match place.connect().await {
+            Ok(again) => {
+                tracing::debug!(container = %place.id, "asked the shim again: {}", error.report());
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+                shim = again;
+            }
+            Err(_) => return exit_of_dead_shim(&place).await,
+        }
+    }
+}
+
+/// The shim died. Its container cannot be looked after any more: it is killed, and counts as killed.
+pub(crate) async fn exit_of_dead_shim(place: &ShimPlace) -> Exit {
+    tracing::error!(container = %place.id, "the shim died; cleaning up after it");
+    if let Err(error) = place.delete().await {
+        tracing::error!(container = %place.id, "clean up after the shim: {}", error.report());
+    }
+    place.exit_record().unwrap_or_else(|| Exit { code: 137, oom_killed: false, at: super::now() })
+}
+
+/// Takes down all that [`launch`] set up. Goes on past errors.
+pub(crate) async fn tear_down(
+    shared: &Arc<Shared>,
+    record: &mut ContainerRecord,
+    live: Option<Live>,
+) -> Result<()> {
+    let mut failures = Failures::default();
+    let place = place(shared, &record.id);
+    let shim = live.map(|live| live.shim);
+    if let Some(shim) = shim {
+        if let Err(error) = shim.delete("").await
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::debug!(container = %record.id, "delete through the shim: {}", error.report());
+            failures.note(place.delete().await);
+        }
+        // The shim may end before its answer is read.
+        let _ = shim.shutdown().await;
+    } else if place.bundle.join("config.json").exists() {
+        failures.note(place.delete().await);
+    }
+    failures.note(shared.networks.release(record).await);
+    let (again, id) = (Arc::clone(shared), record.id.clone());
+    let volumes: Vec<String> =
+        record.mounts.iter().filter_map(|mount| mount.name.clone()).collect();
+    let cleaned = blocking::run(move || {
+        let mut failures = Failures::default();
+        for volume in
+            volumes.iter().filter(|volume| !again.volumes.is_mounted_for_others(volume, &id))
+        {
+            failures.note(again.storage.volumes().unmount(volume).map_err(Error::from));
+        }
+        failures.note(remove_directory(&place.bundle));
+        failures.into_result("clean up the container's run-time files")
+    });
+    failures.note(cleaned.await);
+    failures.into_result(&format!("tear down container {}", record.id))
+}
+
+/// Removes all that a stopped container owns, its record last.
+pub(crate) async fn remove(
+    shared: &Arc<Shared>,
+    record: &mut ContainerRecord,
+    options: RemoveOptions,
+) -> Result<()> {
+    let mut failures = Failures::default();
+    failures.note(shared.networks.forget(record).await);
+    let (again, id) = (Arc::clone(shared), record.id.clone());
+    let removed = blocking::run(move || {
+        let mut failures = Failures::default();
+        let key = snapshot_key(&id)?;
+        if again.storage.snapshots().exists(&key) {
+            failures.note(again.storage.snapshots().remove(&key).map_err(Error::from));
+        }
+        failures.note(remove_directory(&place(&again, &id).bundle));
+        failures.note(remove_directory(&again.config.root.join("containers").join(&id)));
+        failures.into_result("remove the container's files")
+    });
+    failures.note(removed.await);
+    if options.volumes {
+        for mount in record.mounts.iter().filter(|mount| mount.anonymous) {
+            let name = mount.name.as_deref().unwrap_or_default();
+            if !shared.volumes.is_used_by_others(name, &record.id) {
+                failures.note(shared.volumes.destroy(name).await);
+            }
+        }
+    }
+    failures.into_result(&format!("remove container {}", record.name))?;
+    shared.execs.forget_container(&record.id);
+    shared.metadata.remove_container(&record.id).await
+}

@@ -1,0 +1,189 @@
+//! Removing images: names first, the image with its last name, never one that a running container uses.
+
+use std::sync::Arc;
+
+use brig_images::{Descriptor, Image, Reference};
+
+use super::{Images, Named, RemoveImage};
+use crate::container::View;
+use crate::error::{Error, Result};
+use crate::filters::Filters;
+use crate::models::{ImageDeleteResponseItem, ImagePruneResponse};
+use crate::name;
+
+/// Partial downloads younger than this belong to someone who is still at it.
+const PARTIAL_AGE: std::time::Duration = brig_images::PARTIAL_AGE;
+
+/// Removes a name or an image.
+pub(super) fn remove(
+    images: &Images,
+    text: &str,
+    options: RemoveImage,
+) -> Result<Vec<ImageDeleteResponseItem>> {
+    let (resolved, image) = images.find(text, None)?;
+    let target = resolved.target.clone();
+    let names = images.names_of(&target.digest)?;
+    let users = users(images, &image);
+    let by_name = resolved.reference.is_some();
+    let mut items = Vec::new();
+    match resolved.reference {
+        // One of several names: nothing else changes.
+        Some(reference) if names.len() > 1 => {
+            untag(images, &image, &reference, &target, &mut items)?;
+            return Ok(items);
+        }
+        Some(reference) => {
+            check_last_name(&users, &image, &reference, options)?;
+            untag(images, &image, &reference, &target, &mut items)?;
+        }
+        None => {
+            check_id(&users, &image, &names, options)?;
+            for reference in &names {
+                untag(images, &image, reference, &target, &mut items)?;
+            }
+        }
+    }
+    if by_name && !users.is_empty() {
+        // Forced: the container keeps its image, which has no name any more.
+        return Ok(items);
+    }
+    delete(images, &image, &target, &mut items)?;
+    Ok(items)
+}
+
+fn users(images: &Images, image: &Image) -> Vec<Arc<View>> {
+    let id = image.id.to_string();
+    images.0.table.views().into_iter().filter(|view| view.record.image_id == id).collect()
+}
+
+fn check_last_name(
+    users: &[Arc<View>],
+    image: &Image,
+    reference: &Reference,
+    options: RemoveImage,
+) -> Result<()> {
+    let Some(user) = users.iter().max_by_key(|view| view.record.state.phase.is_alive()) else {
+        return Ok(());
+    };
+    if options.force {
+        return Ok(());
+    }
+    Err(Error::conflict(format!(
+        "conflict: unable to remove repository reference \"{}\" (must force) - container {} is using its referenced \
+         image {}",
+        reference.familiar(),
+        name::short(&user.record.id),
+        image.id.short()
+    )))
+}
+
+fn check_id(
+    users: &[Arc<View>],
+    image: &Image,
+    names: &[Reference],
+    options: RemoveImage,
+) -> Result<()> {
+    let id = image.id.short();
+    if let Some(user) = users.iter().find(|view| view.record.state.phase.is_alive()) {
+        return Err(Error::conflict(format!(
+            "conflict: unable to delete {id} (cannot be forced) - image is being used by running container {}",
+            name::short(&user.record.id)
+        )));
+    }
+    if options.force {
+        return Ok(());
+    }
+    if let Some(user) = users.first() {
+        return Err(Error::conflict(format!(
+            "conflict: unable to delete {id} (must be forced) - image is being used by stopped container {}",
+            name::short(&user.record.id)
+        )));
+    }
+    let mut repositories: Vec<String> = names.iter().map(Reference::repository).collect();
+    repositories.sort();
+    repositories.dedup();
+    if repositories.len() > 1 {
+        return Err(Error::conflict(format!(
+            "conflict: unable to delete {id} (must be forced) - image is referenced in multiple repositories"
+        )));
+    }
+    Ok(())
+}
+
+fn untag(
+    images: &Images,
+    image: &Image,
+    reference: &Reference,
+    target: &Descriptor,
+    items: &mut Vec<ImageDeleteResponseItem>,
+) -> Result<()> {
+    images.0.store.untag(reference)?;
+    let shown = reference.familiar();
+    images.publish("untag", &image.id.to_string(), &shown);
+    items.push(untagged(shown));
+    if reference.digest().is_none() {
+        items.push(untagged(format!("{}@{}", reference.familiar_name(), target.digest)));
+    }
+    Ok(())
+}
+
+fn untagged(name: String) -> ImageDeleteResponseItem {
+    ImageDeleteResponseItem { untagged: Some(name), deleted: None }
+}
+
+fn deleted(id: String) -> ImageDeleteResponseItem {
+    ImageDeleteResponseItem { untagged: None, deleted: Some(id) }
+}
+
+/// Drops the record, then what nothing else needs: layers and content.
+fn delete(
+    images: &Images,
+    image: &Image,
+    target: &Descriptor,
+    items: &mut Vec<ImageDeleteResponseItem>,
+) -> Result<u64> {
+    match images.0.store.remove(&target.digest) {
+        Err(error) if error.kind() != brig_images::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let id = image.id.to_string();
+    images.publish("delete", &id, &id);
+    items.push(deleted(id));
+    items.extend(images.sweep_layers()?.into_iter().map(deleted));
+    Ok(images.0.store.collect_garbage(&in_use(images), PARTIAL_AGE)?.bytes)
+}
+
+/// Content that containers need although its image has lost its record.
+fn in_use(images: &Images) -> Vec<brig_images::Digest> {
+    let views = images.0.table.views();
+    let manifests =
+        views.iter().filter_map(|view| brig_images::Digest::parse(&view.record.manifest).ok());
+    manifests.filter(|digest| images.0.store.blobs().contains(digest)).collect()
+}
+
+/// Removes dangling images, or with `dangling=false` all that no container uses.
+pub(super) fn prune(images: &Images, filters: &Filters) -> Result<ImagePruneResponse> {
+    filters.check(&["dangling", "label", "label!", "until"])?;
+    let dangling_only = filters.flag("dangling")?.unwrap_or(true);
+    let until = crate::container::parse_until(filters)?;
+    let mut items = Vec::new();
+    let mut bytes = 0;
+    let unused = |named: &Named| users(images, &named.image).is_empty();
+    let old = |named: &Named| match (&until, named.image.config.created()) {
+        (Some(until), Some(created)) => created < until,
+        (Some(_), None) | (None, _) => true,
+    };
+    let labels = |named: &Named| filters.labels(&named.image.labels().into_iter().collect());
+    for named in images.all()? {
+        let candidate = named.references.is_empty() || !dangling_only;
+        if !(candidate && unused(&named) && old(&named) && labels(&named)) {
+            continue;
+        }
+        for reference in &named.references {
+            untag(images, &named.image, reference, &named.target, &mut items)?;
+        }
+        bytes += delete(images, &named.image, &named.target, &mut items)?;
+    }
+    let space_reclaimed = i64::try_from(bytes).ok();
+    Ok(ImagePruneResponse { images_deleted: Some(items), space_reclaimed })
+}

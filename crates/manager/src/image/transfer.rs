@@ -1,0 +1,155 @@
+//! Pull, push and load: the transfers that report progress.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use brig_images::registry::{
+    BlobKind, BlobProgress, BlobState, Credential, Progress as News, PullOptions, PushOptions,
+};
+use brig_images::{Image, PlatformChoice, Reference, archive};
+
+use super::Images;
+use crate::error::{Error, Result};
+use crate::stream::{self, ByteStream, Progress, ProgressSender};
+
+impl Images {
+    pub(super) async fn pull_now(
+        &self,
+        reference: Reference,
+        platform: PlatformChoice,
+        credential: Option<Credential>,
+        sender: ProgressSender,
+    ) -> Result<()> {
+        let options = PullOptions { platform, credential };
+        let first = AtomicBool::new(true);
+        let observer = |news: News| match news {
+            News::Resolved { reference, .. } if first.swap(false, Ordering::Relaxed) => {
+                let status = format!("Pulling from {}", path_of(&reference));
+                sender.send(Progress::of(reference.version(), status));
+            }
+            News::Blob(blob) => sender.send_all(downloading(&blob)),
+            _ => {}
+        };
+        let _using = self.using().await;
+        let pulled = self.0.client.pull(&reference, &options, &self.0.store, &observer).await?;
+        let mut id = pulled.target.digest.to_string();
+        for manifest in &pulled.manifests {
+            let image = self.image_for(manifest.clone()).await?;
+            id = image.id.to_string();
+            self.unpack(&image, Some(&sender)).await?;
+        }
+        sender.send(Progress::status(format!("Digest: {}", pulled.target.digest)));
+        let outcome =
+            if pulled.changed { "Downloaded newer image for" } else { "Image is up to date for" };
+        sender.send(Progress::status(format!("Status: {outcome} {}", pulled.reference.familiar())));
+        self.publish("pull", &id, &pulled.reference.familiar());
+        Ok(())
+    }
+
+    async fn image_for(&self, manifest: brig_images::Descriptor) -> Result<Image> {
+        self.blocking(move |this| this.image_of(&manifest)).await
+    }
+
+    pub(super) async fn push_now(
+        &self,
+        reference: Reference,
+        credential: Option<Credential>,
+        sender: ProgressSender,
+    ) -> Result<()> {
+        let repository = reference.repository();
+        sender.send(Progress::status(format!("The push refers to repository [{repository}]")));
+        let observer = |news: News| {
+            if let News::Blob(blob) = news {
+                sender.send_all(pushing(&blob));
+            }
+        };
+        let options = PushOptions { platform: None, credential };
+        let pushed = self.0.client.push(&reference, &options, &self.0.store, &observer).await?;
+        let (digest, size) = (pushed.target.digest.to_string(), pushed.target.size);
+        let tag = reference.version();
+        sender.send(Progress::status(format!("{tag}: digest: {digest} size: {size}")));
+        let aux = serde_json::json!({ "Tag": tag, "Digest": digest, "Size": size });
+        sender.send(Progress { aux: Some(aux), ..Progress::default() });
+        self.publish("push", &digest, &reference.familiar());
+        Ok(())
+    }
+
+    pub(super) async fn load_now(&self, archive: ByteStream, sender: ProgressSender) -> Result<()> {
+        let reader = stream::reader(archive);
+        let _using = self.using().await;
+        let loaded = self
+            .blocking(move |this| archive::load(&this.0.store, reader).map_err(Error::from))
+            .await?;
+        if loaded.is_empty() {
+            return Err(Error::invalid("the archive holds no image"));
+        }
+        for loaded in loaded {
+            if loaded.references.is_empty() {
+                let target = loaded.target.clone();
+                self.blocking(move |this| this.0.store.keep(&target).map_err(Error::from)).await?;
+            }
+            let image = self.image_for(loaded.target).await?;
+            self.unpack(&image, None).await?;
+            let id = image.id.to_string();
+            if loaded.references.is_empty() {
+                let text = format!("Loaded image ID: {id}\n");
+                sender.send(Progress { stream: Some(text), ..Progress::default() });
+                self.publish("load", &id, &id);
+            }
+            for reference in &loaded.references {
+                let text = format!("Loaded image: {}\n", reference.familiar());
+                sender.send(Progress { stream: Some(text), ..Progress::default() });
+                self.publish("load", &id, &reference.familiar());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `library/busybox` for the default registry, `host/path` for others.
+fn path_of(reference: &Reference) -> String {
+    if reference.domain() == "docker.io" {
+        reference.path().to_owned()
+    } else {
+        reference.repository()
+    }
+}
+
+fn downloading(blob: &BlobProgress) -> Vec<Progress> {
+    if blob.kind != BlobKind::Layer {
+        return Vec::new();
+    }
+    let id = blob.digest.short();
+    match &blob.state {
+        BlobState::Waiting => vec![Progress::of(id, "Pulling fs layer")],
+        BlobState::Transferring { done, total } => vec![measured(id, "Downloading", *done, *total)],
+        BlobState::Retrying { after, reason } => {
+            vec![Progress::of(id, format!("Retrying in {} seconds: {reason}", after.as_secs()))]
+        }
+        BlobState::Verifying => vec![Progress::of(id, "Verifying Checksum")],
+        BlobState::Complete => vec![Progress::of(id, "Download complete")],
+        BlobState::Exists => vec![Progress::of(id, "Already exists")],
+        _ => Vec::new(),
+    }
+}
+
+fn pushing(blob: &BlobProgress) -> Vec<Progress> {
+    if blob.kind != BlobKind::Layer {
+        return Vec::new();
+    }
+    let id = blob.digest.short();
+    match &blob.state {
+        BlobState::Waiting => vec![Progress::of(id, "Preparing")],
+        BlobState::Transferring { done, total } => vec![measured(id, "Pushing", *done, *total)],
+        BlobState::Retrying { after, reason } => {
+            vec![Progress::of(id, format!("Retrying in {} seconds: {reason}", after.as_secs()))]
+        }
+        BlobState::Complete => vec![Progress::of(id, "Pushed")],
+        BlobState::Exists => vec![Progress::of(id, "Layer already exists")],
+        BlobState::Mounted { from } => vec![Progress::of(id, format!("Mounted from {from}"))],
+        _ => Vec::new(),
+    }
+}
+
+fn measured(id: &str, status: &str, done: u64, total: u64) -> Progress {
+    Progress { current_bytes: Some(done), total_bytes: Some(total), ..Progress::of(id, status) }
+}
