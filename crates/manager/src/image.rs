@@ -328,7 +328,7 @@ impl Images {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`].
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
     pub async fn inspect(&self, image: &str) -> Result<ImageInspect> {
         let text = image.to_owned();
         self.blocking(move |this| describe::inspect(this, &text)).await
@@ -338,7 +338,7 @@ impl Images {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`].
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
     pub async fn history(&self, image: &str) -> Result<Vec<ImageHistoryResponseItem>> {
         let text = image.to_owned();
         self.blocking(move |this| describe::history(this, &text)).await
