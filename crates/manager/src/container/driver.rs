@@ -269,6 +269,8 @@ impl Driver {
                 self.record.state.error.clone_from(&report);
                 self.record.state.exit_code = lifecycle::exit_code_of_failed_start(&report);
                 self.save_status().await;
+                // Whoever waits for its removal would wait for ever, since it will never exit.
+                self.remove_if_automatic().await;
                 Err(error)
             }
         }
