@@ -12,11 +12,12 @@ use clap::Args;
 
 use crate::leaks::Snapshot;
 use crate::packages;
-use crate::process::{cargo, require_root, show, step, target_directory};
+use crate::process::{self, cargo, require_root, show, step, target_directory};
 
 /// Real parts that the integration tests use: a registry, an image tool as second client, peers and probes.
 const PACKAGES: &[&str] = &[
     "busybox-static",
+    "curl",
     "docker-registry",
     "iproute2",
     "libseccomp-dev",
@@ -30,6 +31,9 @@ const PACKAGES: &[&str] = &[
     "util-linux",
 ];
 
+/// The packages whose programs the engine's tests start.
+const PROGRAMS: &[&str] = &["brig", "brigd", "containerd-shim-brig-v1"];
+
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
     /// Only tests whose name contains this
@@ -42,10 +46,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure(PACKAGES)?;
     docker_client()?;
     let before = Snapshot::take();
+    step("Building the programs under test");
+    process::run(
+        cargo().args(["build", "--locked"]).args(PROGRAMS.iter().flat_map(|name| ["-p", name])),
+    )?;
     step("Unit and privileged tests");
     let mut total = Totals::default();
     let mut all = cargo();
-    all.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
+    all.args(["test", "--locked", "--no-fail-fast", "--workspace"])
+        .env("BRIG_TEST_PROGRAMS", target_directory().join("debug"));
     total.add(suite(&mut all, options.filter.as_deref())?);
     let leaks = before.grown(&Snapshot::take());
     total.report(&leaks);
@@ -60,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// The docker command line, which the tests point at brigd. Debian splits it from its daemon only in newer releases.
 fn docker_client() -> Result<()> {
-    if crate::process::find("docker").is_some() {
+    if process::find("docker").is_some() {
         return Ok(());
     }
     packages::ensure(&["docker.io"])

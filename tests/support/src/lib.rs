@@ -1,4 +1,5 @@
-//! Shared pieces of the tests across crates: so far, the fuzz targets.
+//! Shared pieces of the tests across crates: an engine to drive, and the fuzz targets.
 #![forbid(unsafe_code)]
 
+pub mod engine;
 pub mod fuzz;

@@ -1,0 +1,351 @@
+//! A brigd of a test's own: in a network and mount namespace of its own, driven by the real docker command line.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot be set up fails, and one that is skipped says so"
+)]
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long brigd may take to listen, and a command to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a command came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Standard output without surrounding blanks, of a command that must have succeeded.
+    ///
+    /// # Panics
+    /// It failed.
+    #[must_use]
+    pub fn success(self) -> String {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        self.stdout.trim().to_owned()
+    }
+}
+
+/// A running engine. Dropping it removes every container, then checks that nothing is left.
+#[derive(Debug)]
+pub struct Engine {
+    directory: TempDir,
+    name: String,
+    /// Holds the namespaces open while brigd is down.
+    holder: Child,
+    daemon: Child,
+}
+
+impl Engine {
+    /// Starts an engine, or says why it cannot run here (a `SKIPPED` line, which the test command counts).
+    ///
+    /// # Panics
+    /// Programs are there but the engine does not start.
+    #[must_use]
+    pub fn start(test: &str) -> Option<Self> {
+        let missing =
+            ["brigd", "containerd-shim-brig-v1"].iter().find(|name| !program(name).is_file());
+        let reason = match (rustix::process::geteuid().is_root(), missing, busybox()) {
+            (false, ..) => "needs root".to_owned(),
+            (_, Some(name), _) => {
+                format!("{} is not built: use cargo xtask test", program(name).display())
+            }
+            (.., None) => "busybox-static is not installed".to_owned(),
+            _ => return Some(Self::launch(test)),
+        };
+        eprintln!("SKIPPED {test}: {reason}");
+        None
+    }
+
+    fn launch(test: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("brig-engine-").tempdir().unwrap();
+        let name = format!("brig-test-{}-{test}", std::process::id());
+        let config = format!("cgroup-parent = \"/{name}\"\n");
+        fs::write(directory.path().join("config.toml"), config).unwrap();
+        let mut holder = Command::new("unshare")
+            .args([
+                "--mount",
+                "--net",
+                "--",
+                "sh",
+                "-c",
+                "ip link set lo up && echo ready && exec cat",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        let daemon = spawn_daemon(directory.path(), holder.id());
+        let engine = Self { directory, name, holder, daemon };
+        engine.wait_until_it_listens();
+        engine
+    }
+
+    /// Runs the docker command line against the engine.
+    ///
+    /// # Panics
+    /// There is no docker command line, or the command does not end.
+    #[must_use]
+    pub fn docker(&self, words: &[&str]) -> Outcome {
+        self.run(Command::new("docker").env("DOCKER_HOST", self.address()).args(words))
+    }
+
+    /// Runs `brig` against the engine.
+    ///
+    /// # Panics
+    /// `brig` is not built, or the command does not end.
+    #[must_use]
+    pub fn brig(&self, words: &[&str]) -> Outcome {
+        self.run(Command::new(program("brig")).env("BRIG_HOST", self.address()).args(words))
+    }
+
+    /// Runs a program in the engine's network namespace, as the engine's host would.
+    ///
+    /// # Panics
+    /// The program cannot be started or does not end.
+    #[must_use]
+    pub fn on_host(&self, words: &[&str]) -> Outcome {
+        let namespace = format!("--net=/proc/{}/ns/net", self.holder.id());
+        self.run(Command::new("nsenter").arg(namespace).args(words))
+    }
+
+    fn run(&self, command: &mut Command) -> Outcome {
+        let seconds = PATIENCE.as_secs().to_string();
+        let mut bounded = Command::new("timeout");
+        bounded
+            .args(["--kill-after=5", &seconds])
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            bounded.env(name, value.unwrap_or_default());
+        }
+        let output =
+            bounded.stdin(Stdio::null()).current_dir(self.directory.path()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Outcome {
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+
+    /// Loads a small image around busybox, called `busybox`.
+    ///
+    /// # Panics
+    /// It cannot be packed or loaded.
+    pub fn load_busybox(&self) {
+        let archive = self.directory.path().join("busybox.tar");
+        pack_busybox(&archive);
+        let _ = self.docker(&["load", "-i", &archive.to_string_lossy()]).success();
+    }
+
+    /// Kills brigd without warning and starts another.
+    ///
+    /// # Panics
+    /// The new one does not start.
+    pub fn crash_and_restart(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        self.daemon = spawn_daemon(self.directory.path(), self.holder.id());
+        self.wait_until_it_listens();
+    }
+
+    /// A file for the test's own use.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn address(&self) -> String {
+        format!("unix://{}", self.directory.path().join("brig.sock").display())
+    }
+
+    fn wait_until_it_listens(&self) {
+        let socket = self.directory.path().join("brig.sock");
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(&socket).is_err() {
+            assert!(Instant::now() < deadline, "brigd does not listen:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("brigd.log")).unwrap_or_default()
+    }
+
+    /// What an engine without containers must not have any more.
+    fn leaks(&self) -> Vec<String> {
+        let mut leaks = Vec::new();
+        let directory = self.directory.path().to_string_lossy().into_owned();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+            let shim = command.contains("containerd-shim-brig") && command.contains(&directory);
+            if shim && process.file_name() != self.daemon.id().to_string().as_str() {
+                leaks.push(format!("process {}", command.replace('\0', " ")));
+            }
+        }
+        let mounts = self.run(Command::new("nsenter").args([
+            format!("--mount=/proc/{}/ns/mnt", self.holder.id()),
+            "cat".to_owned(),
+            "/proc/self/mountinfo".to_owned(),
+        ]));
+        leaks.extend(
+            mounts.stdout.lines().filter(|line| line.contains(&directory)).map(str::to_owned),
+        );
+        let links = self.on_host(&["ip", "-o", "link"]).stdout;
+        leaks.extend(links.lines().filter(|line| line.contains("veth")).map(str::to_owned));
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let parent = hierarchy.path().join(&self.name);
+            let children = fs::read_dir(&parent).into_iter().flatten().flatten();
+            leaks.extend(
+                children
+                    .filter(|entry| entry.path().is_dir())
+                    .map(|entry| entry.path().display().to_string()),
+            );
+        }
+        leaks
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let containers = self.docker(&["ps", "-aq"]).stdout;
+        for id in containers.split_whitespace() {
+            let _ = self.docker(&["rm", "--force", "--volumes", id]);
+        }
+        let leaks = self.leaks();
+        let log = self.log();
+        if let Some(pid) =
+            i32::try_from(self.daemon.id()).ok().and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.daemon.wait();
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+        // The parent of the containers' cgroups is the configuration's, so it is ours to remove.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(hierarchy.path().join(&self.name));
+        }
+        if std::thread::panicking() {
+            eprintln!("brigd's log:\n{log}");
+        } else {
+            assert!(leaks.is_empty(), "left behind: {leaks:#?}\nbrigd's log:\n{log}");
+        }
+    }
+}
+
+fn spawn_daemon(directory: &Path, holder: u32) -> Child {
+    let log =
+        fs::OpenOptions::new().create(true).append(true).open(directory.join("brigd.log")).unwrap();
+    Command::new("nsenter")
+        .arg(format!("--net=/proc/{holder}/ns/net"))
+        .arg(format!("--mount=/proc/{holder}/ns/mnt"))
+        .arg(program("brigd"))
+        .arg("--root")
+        .arg(directory.join("root"))
+        .arg("--state")
+        .arg(directory.join("state"))
+        .arg("--host")
+        .arg(format!("unix://{}", directory.join("brig.sock").display()))
+        .arg("--config")
+        .arg(directory.join("config.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+/// The programs under test: in `BRIG_TEST_PROGRAMS`, else where cargo puts them.
+fn program(name: &str) -> PathBuf {
+    let directory = std::env::var_os("BRIG_TEST_PROGRAMS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug"),
+        PathBuf::from,
+    );
+    directory.join(name)
+}
+
+fn busybox() -> Option<PathBuf> {
+    ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
+/// Packs busybox and its applets in the form `docker save` writes.
+fn pack_busybox(archive: &Path) {
+    let busybox = busybox().unwrap();
+    let applets = Command::new(&busybox).arg("--list").output().unwrap().stdout;
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: Option<&str>| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(data.len() as u64);
+        match link {
+            Some(link) => layer.append_link(&mut header, path, link).unwrap(),
+            None => layer.append_data(&mut header, path, data).unwrap(),
+        }
+    };
+    for directory in ["bin/", "etc/", "tmp/"] {
+        add(directory, tar::EntryType::Directory, 0o755, b"", None);
+    }
+    add(
+        "etc/passwd",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:0:root:/:/bin/sh\nme:x:1000:1000::/:/bin/sh\n",
+        None,
+    );
+    add("etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\nme:x:1000:\n", None);
+    add("bin/busybox", tar::EntryType::Regular, 0o755, &fs::read(&busybox).unwrap(), None);
+    for applet in
+        String::from_utf8(applets).unwrap().split_whitespace().filter(|name| *name != "busybox")
+    {
+        add(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, b"", Some("busybox"));
+    }
+    let layer = layer.into_inner().unwrap();
+    let digest = sha256(&layer);
+    let config = format!(
+        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/bin"],"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#,
+        if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+    );
+    let manifest =
+        br#"[{"Config":"config.json","RepoTags":["busybox:latest"],"Layers":["layer.tar"]}]"#;
+    let mut outer = tar::Builder::new(fs::File::create(archive).unwrap());
+    for (name, data) in [
+        ("manifest.json", &manifest[..]),
+        ("config.json", config.as_bytes()),
+        ("layer.tar", &layer),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(data.len() as u64);
+        outer.append_data(&mut header, name, data).unwrap();
+    }
+    outer.into_inner().unwrap().flush().unwrap();
+}
+
+fn sha256(data: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    use sha2::Digest as _;
+    sha2::Sha256::digest(data).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
