@@ -1,7 +1,8 @@
 //! The demonstration: the classic path of a container engine, with real parts, on this machine.
 //!
-//! It brings its own brigd (own root, state and socket), so that it can run beside an installed one, and leaves the
-//! machine as it was.
+//! It brings its own brigd (own root, state, socket, bridge, firewall table and cgroup), so that it can run beside an
+//! installed one. An engine leaves its bridge and table for its containers when it ends; the demonstration has none
+//! left, so it removes them and leaves the machine as it was.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -16,6 +17,12 @@ use crate::leaks::Snapshot;
 use crate::process::{self, command, output, require_root, show, step, target_directory};
 use crate::registry::Registry;
 use crate::{binaries, image, packages};
+
+/// What the demonstration's engine calls its bridge, table and cgroup.
+const NAME: &str = "brig-demo";
+
+/// Whether the kernel forwards packets, which an engine with published ports turns on.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// How long brigd may take to listen, and nginx to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,6 +90,7 @@ struct Daemon {
     process: Child,
     brig: PathBuf,
     socket: String,
+    forwarding: Vec<u8>,
     _directory: TempDir,
 }
 
@@ -94,6 +102,11 @@ impl Daemon {
         let path = directory.path().join("brig.sock");
         let socket = format!("unix://{}", path.display());
         let log = fs::File::create(directory.path().join("brigd.log")).context("create the log")?;
+        let config = directory.path().join("config.toml");
+        let text =
+            format!("cgroup-parent = \"/{NAME}\"\nbridge = \"{NAME}\"\nnft-table = \"{NAME}\"\n");
+        fs::write(&config, text).context("write the configuration")?;
+        let forwarding = fs::read(FORWARDING).context("read ip_forward")?;
         let mut daemon = Command::new(programs.join("brigd"));
         daemon
             .arg("--root")
@@ -101,6 +114,8 @@ impl Daemon {
             .arg("--state")
             .arg(directory.path().join("state"))
             .args(["--host", &socket])
+            .arg("--config")
+            .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -115,7 +130,7 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Self { process, brig: programs.join("brig"), socket, _directory: directory })
+        Ok(Self { process, brig: programs.join("brig"), socket, forwarding, _directory: directory })
     }
 
     fn brig(&self, words: &[&str]) -> Command {
@@ -144,6 +159,17 @@ impl Drop for Daemon {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.process.wait();
+        let quiet = |program: &str, words: &[&str]| {
+            let _ =
+                command(program).args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        };
+        quiet("ip", &["link", "delete", NAME]);
+        quiet("nft", &["delete", "table", "inet", NAME]);
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(hierarchy.path().join(NAME));
+        }
+        let _ = fs::remove_dir(format!("/sys/fs/cgroup/{NAME}"));
+        let _ = fs::write(FORWARDING, &self.forwarding);
     }
 }
 
