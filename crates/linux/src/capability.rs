@@ -90,11 +90,13 @@ pub fn limit_bounding_set(keep: CapabilitySet) -> rustix::io::Result<()> {
         if keep.contains(one) {
             continue;
         }
-        match capability_is_in_bounding_set(one) {
-            Ok(true) => remove_capability_from_bounding_set(one)?,
-            Ok(false) => {}
+        match remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
             // The first number that this kernel does not know.
-            Err(_) => return Ok(()),
+            Err(rustix::io::Errno::INVAL) => return Ok(()),
+            // Without the right to drop anything, what is not there need not be dropped.
+            Err(errno) if capability_is_in_bounding_set(one) != Ok(false) => return Err(errno),
+            Err(_) => {}
         }
     }
     Ok(())

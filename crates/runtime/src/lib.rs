@@ -1,4 +1,39 @@
 //! OCI runtime as a library: create, start, exec, kill and delete containers from a bundle.
+//!
+//! ```no_run
+//! use std::os::fd::AsFd as _;
+//! use std::path::Path;
+//!
+//! use brig_runtime::{ContainerId, CreateOptions, ExecOptions, Runtime};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = Runtime::new("/run/example".into());
+//! let id = ContainerId::parse("web")?;
+//! let created = runtime.create(&id, Path::new("/bundles/web"), CreateOptions::default())?;
+//! created.container.start()?;
+//!
+//! let process = serde_json::from_str(
+//!     r#"{"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["true"], "env": ["PATH=/bin"]}"#,
+//! )?;
+//! let exec = created.container.exec(&process, ExecOptions::default())?;
+//! println!("exec: {:?}", brig_runtime::pidfd::wait_child(exec.pidfd.as_fd())?);
+//!
+//! println!("init: {:?}", brig_runtime::pidfd::wait_child(created.pidfd.as_fd())?);
+//! created.container.delete(false)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Init and further processes are direct children of the caller, who waits for them by their pidfds; no helper process
+//! stays. Every call may come from any thread, and from another process than the one that created the container. The
+//! crate keeps no global state, reads no environment and prints nothing. A program that makes containers without user
+//! namespaces calls [`seal_executable`] first thing in `main`.
+//!
+//! What the specification has and this crate cannot do yet is refused by name, never ignored: `linux.intelRdt`,
+//! `linux.memoryPolicy`, `linux.netDevices`, `linux.seccomp.listenerPath`, `linux.personality.flags`,
+//! `process.execCPUAffinity`, joining a mount namespace by path, `tmpcopyup`, and cgroups made by systemd.
+//!
+//! Kernel: 5.12 (mount_setattr(2)); time namespaces 5.6, `nosymfollow` 5.14.
 
 #![deny(unsafe_code)]
 

@@ -74,6 +74,7 @@ impl Request {
             console,
             pid_file: self.pid_file.clone(),
             preserve_fds: self.preserve_fds,
+            listen_fds: listen_fds(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             ..CreateOptions::default()
@@ -84,6 +85,13 @@ impl Request {
     pub(super) fn socket(&self) -> Console {
         self.console_socket.clone().map_or(Console::None, Console::Socket)
     }
+}
+
+/// Sockets that a service manager handed to this process (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    // The number names whoever was started with the sockets, which may be the engine that executed this program.
+    number("LISTEN_FDS").unwrap_or(0)
 }
 
 pub(super) fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {

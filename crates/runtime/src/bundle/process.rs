@@ -22,6 +22,7 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) seccomp: Option<&'a LinuxSeccomp>,
     pub(crate) stdio: Stdio,
     pub(crate) preserve_fds: u32,
+    pub(crate) listen_fds: u32,
     pub(crate) keyring: Option<String>,
     pub(crate) personality: Option<libc::c_ulong>,
 }
@@ -60,7 +61,7 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
     Ok(ProcessPlan {
         candidates: candidates(program, environment)?,
         arguments: strings(arguments, "process.args")?,
-        environment: strings(environment, "process.env")?,
+        environment: strings(&with_listen_fds(environment, context.listen_fds), "process.env")?,
         cwd: c_string(&process.cwd().to_string_lossy(), "process.cwd")?,
         uid: checked_id(user.uid(), "process.user.uid")?,
         gid: checked_id(user.gid(), "process.user.gid")?,
@@ -96,6 +97,16 @@ fn filter(profile: &LinuxSeccomp) -> Result<Program> {
 
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
+}
+
+/// The program is the first of its PID namespace, or is told a number that cannot be its own and ignores the sockets,
+/// as with every other runtime.
+fn with_listen_fds(environment: &[String], count: u32) -> Vec<String> {
+    let mut environment = environment.to_vec();
+    if count > 0 {
+        environment.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
+    }
+    environment
 }
 
 /// The highest number means "no change" to the kernel and is no id.

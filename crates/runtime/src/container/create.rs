@@ -272,7 +272,8 @@ fn init_plan(
     let context = ProcessContext {
         seccomp: linux.seccomp().as_ref(),
         stdio: options.stdio,
-        preserve_fds: options.preserve_fds,
+        preserve_fds: options.preserve_fds.saturating_add(options.listen_fds),
+        listen_fds: options.listen_fds,
         keyring,
         personality,
     };

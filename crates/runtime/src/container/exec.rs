@@ -106,6 +106,7 @@ impl Container {
             seccomp: linux.seccomp().as_ref(),
             stdio,
             preserve_fds,
+            listen_fds: 0,
             keyring: (!state.no_new_keyring).then(|| format!("_ses.{}", state.id)),
             personality: linux.personality().as_ref().map(scheduling::personality).transpose()?,
         };

@@ -92,6 +92,9 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors after standard error to pass on.
     pub preserve_fds: u32,
+    /// How many listening sockets, in front of those, to pass on by the protocol of sd_listen_fds(3): the program
+    /// finds `LISTEN_FDS` and `LISTEN_PID` in its environment.
+    pub listen_fds: u32,
     /// Mounts that make up the root filesystem, in order; empty when it is there already.
     pub rootfs_mounts: Vec<RootfsMount>,
     /// `MS_MOVE` and chroot instead of pivot_root, for a host that runs from an initial ramdisk.

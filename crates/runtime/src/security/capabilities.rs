@@ -23,12 +23,16 @@ pub(crate) fn parse(configured: Option<&LinuxCapabilities>) -> Capabilities {
             ambient: none,
         };
     };
+    let inheritable = set(configured.inheritable().as_ref());
+    let permitted = set(configured.permitted().as_ref());
     Capabilities {
         bounding: set(configured.bounding().as_ref()),
         effective: set(configured.effective().as_ref()),
-        inheritable: set(configured.inheritable().as_ref()),
-        permitted: set(configured.permitted().as_ref()),
-        ambient: set(configured.ambient().as_ref()),
+        inheritable,
+        permitted,
+        // The kernel only lets capabilities be ambient that are both permitted and inheritable. runc goes on without
+        // the others, and configurations that it wrote before 1.2 name such.
+        ambient: set(configured.ambient().as_ref()) & inheritable & permitted,
     }
 }
 
@@ -44,5 +48,15 @@ mod tests {
         assert_eq!(sets.bounding, CapabilitySet::CHOWN | CapabilitySet::KILL);
         assert_eq!(sets.effective, CapabilitySet::empty());
         assert_eq!(parse(None).bounding, CapabilitySet::empty());
+    }
+
+    #[test]
+    fn what_cannot_be_ambient_is_left_out() {
+        let configured: LinuxCapabilities = serde_json::from_str(
+            r#"{"permitted":["CAP_KILL","CAP_CHOWN"],"inheritable":["CAP_KILL"],
+                "ambient":["CAP_KILL","CAP_CHOWN"]}"#,
+        )
+        .unwrap();
+        assert_eq!(parse(Some(&configured)).ambient, CapabilitySet::KILL);
     }
 }
