@@ -84,6 +84,7 @@ pub(crate) struct Shim {
     identity: Identity,
     poller: Rc<Poller>,
     signals: SignalFd,
+    _watched_signals: Watched,
     task_listener: Watched,
     stdio_listener: Option<Watched>,
     connections: BTreeMap<u32, Connection>,
@@ -118,8 +119,6 @@ impl Shim {
         let copy = std::os::fd::AsFd::as_fd(&signals).try_clone_to_owned()?;
         let mut watched_signals = Watched::new(&poller, copy, Source::Signals);
         watched_signals.watch(EventFlags::IN)?;
-        // Signals are watched as long as the process lives.
-        std::mem::forget(watched_signals);
         let listen = |fd: OwnedFd, source| -> Result<Watched> {
             rustix::io::ioctl_fionbio(&fd, true)?;
             let mut listener = Watched::new(&poller, fd, source);
@@ -136,6 +135,7 @@ impl Shim {
             identity,
             poller,
             signals,
+            _watched_signals: watched_signals,
             connections: BTreeMap::new(),
             clients: BTreeMap::new(),
             containers: BTreeMap::new(),

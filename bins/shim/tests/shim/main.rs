@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod containerd;
 mod exec;
 mod lifecycle;
+mod memory;
 mod oracle;
 mod streams;
 mod support;

@@ -366,7 +366,7 @@ pub(crate) fn joined(entries: &[(String, String)], stream: &str) -> String {
     entries.iter().filter(|entry| entry.0 == stream).map(|entry| &*entry.1).collect()
 }
 
-fn make_bundle(bundle: &Path, id: &str, setup: &Setup) {
+pub(crate) fn make_bundle(bundle: &Path, id: &str, setup: &Setup) {
     let bin = bundle.join("rootfs/bin");
     fs::create_dir_all(&bin).unwrap();
     for directory in ["proc", "dev", "sys", "tmp"] {
