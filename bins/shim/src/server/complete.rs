@@ -159,7 +159,9 @@ impl Shim {
             return;
         }
         process.state = State::Running;
-        process.started_at = Some(Timestamp::now());
+        // One that ended at once may have been reaped before the child that started it told us so.
+        let now = Timestamp::now();
+        process.started_at = Some(process.end.map_or(now, |exit| exit.at.min(now)));
         if !process.is_init() {
             process.pid = reply.pid;
         }
