@@ -104,13 +104,7 @@ async fn start(client: &Client, id: &str, arguments: &Arguments) -> Result<(), F
         detach_keys: Some(arguments.detach_keys.clone()),
         checkpoint: None,
     };
-    let Err(error) = client.start_container(id, &query).await else { return Ok(()) };
-    if arguments.options.rm {
-        // It never ran, so nothing else will remove it.
-        let query = query::RemoveContainer { volumes: true, force: true, link: false };
-        let _ = client.remove_container(id, &query).await;
-    }
-    Err(Failure::of_start(error))
+    client.start_container(id, &query).await.map_err(Failure::of_start)
 }
 
 async fn exit_code(waiting: Waiting) -> Outcome {
