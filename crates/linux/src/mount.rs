@@ -101,6 +101,16 @@ impl MountAttributes {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The structure of mount_setattr(2).
+    const fn to_kernel(self) -> libc::mount_attr {
+        libc::mount_attr {
+            attr_set: self.set,
+            attr_clr: self.clear,
+            propagation: self.propagation,
+            userns_fd: 0,
+        }
+    }
 }
 
 /// Changes the attributes of the mount (with `recursive`: and of all below it) whose root `mount` is. Child-safe.
@@ -112,12 +122,7 @@ pub fn set_attributes(
     attributes: &MountAttributes,
     recursive: bool,
 ) -> rustix::io::Result<()> {
-    let wanted = libc::mount_attr {
-        attr_set: attributes.set,
-        attr_clr: attributes.clear,
-        propagation: attributes.propagation,
-        userns_fd: 0,
-    };
+    let wanted = attributes.to_kernel();
     mount_setattr(mount.as_fd(), c"", &wanted, recursive)
 }
 
@@ -148,12 +153,7 @@ pub fn set_attributes_at(
     attributes: &MountAttributes,
     recursive: bool,
 ) -> rustix::io::Result<()> {
-    let wanted = libc::mount_attr {
-        attr_set: attributes.set,
-        attr_clr: attributes.clear,
-        propagation: attributes.propagation,
-        userns_fd: 0,
-    };
+    let wanted = attributes.to_kernel();
     mount_setattr(CWD, path, &wanted, recursive)
 }
 
