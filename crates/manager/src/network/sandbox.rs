@@ -42,13 +42,7 @@ impl Networks {
             return self.prepare_shared(record, other);
         }
         if mode == "host" {
-            let resolv_conf = self.resolv_conf(record, ResolvConf::of_host());
-            return Ok(Joined {
-                namespace: Namespace::Host,
-                hosts: Hosts::Host,
-                resolv_conf,
-                ..Joined::default()
-            });
+            return Ok(self.join_host(record));
         }
         let netns = self.namespaces().join(&record.id);
         let path = netns.clone();
@@ -98,6 +92,16 @@ impl Networks {
         joined
     }
 
+    /// The host's network, whose resolver a container may still override.
+    fn join_host(&self, record: &ContainerRecord) -> Joined {
+        Joined {
+            namespace: Namespace::Host,
+            hosts: Hosts::Host,
+            resolv_conf: self.resolv_conf(record, ResolvConf::of_host()),
+            ..Joined::default()
+        }
+    }
+
     /// The network of another container.
     fn prepare_shared(&self, record: &ContainerRecord, other: &str) -> Result<Joined> {
         let view = self.0.table.find(other)?.view();
@@ -109,13 +113,7 @@ impl Networks {
         }
         let mode = view.record.host_config.network_mode.clone().unwrap_or_default();
         if mode == "host" {
-            let resolv_conf = self.resolv_conf(record, ResolvConf::of_host());
-            return Ok(Joined {
-                namespace: Namespace::Host,
-                hosts: Hosts::Host,
-                resolv_conf,
-                ..Joined::default()
-            });
+            return Ok(self.join_host(record));
         }
         if mode.starts_with("container:") {
             return Err(Error::conflict(format!(
