@@ -4,6 +4,7 @@
 //! Debian's packages or with cargo, says what it is doing, and leaves the machine as it was.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task runner speaks to its user")]
 
+mod bench;
 mod binaries;
 mod ci;
 mod demo;
@@ -34,6 +35,8 @@ enum Task {
     Test(tests::Options),
     /// What CI runs: format, layers, clippy, docs, cargo-deny, all tests
     Ci(ci::Options),
+    /// Measure Brig beside its peers: `bench start` and others, see `bench --help`
+    Bench(bench::Options),
     /// Check that no crate imports what the architecture forbids
     Layers,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Test(options) => tests::run(&options),
         Task::Ci(options) => ci::run(&options),
+        Task::Bench(options) => bench::run_benchmark(&options),
         Task::Layers => layers::check(),
     };
     match result {

@@ -112,7 +112,15 @@ impl Engine {
     /// `brig` is not built, or the command does not end.
     #[must_use]
     pub fn brig(&self, words: &[&str]) -> Outcome {
-        self.run(Command::new(program("brig")).env("BRIG_HOST", self.address()).args(words))
+        self.run(&mut self.client(words))
+    }
+
+    /// `brig` on this engine, for a caller that runs it by itself.
+    #[must_use]
+    pub fn client(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(program("brig"));
+        command.env("BRIG_HOST", self.address()).args(words);
+        command
     }
 
     /// Runs a program in the engine's network namespace, as the engine's host would.
@@ -287,7 +295,10 @@ fn busybox() -> Option<PathBuf> {
 }
 
 /// Packs busybox and its applets in the form `docker save` writes.
-fn pack_busybox(archive: &Path) {
+///
+/// # Panics
+/// busybox-static is not installed, or the archive cannot be written.
+pub fn pack_busybox(archive: &Path) {
     let busybox = busybox().unwrap();
     let applets = Command::new(&busybox).arg("--list").output().unwrap().stdout;
     let mut layer = tar::Builder::new(Vec::new());

@@ -1,0 +1,60 @@
+//! Whole-process benchmarks: what an operator waits for, measured beside the peers in the same run.
+//!
+//! `cargo xtask bench NAME` builds release programs, installs the peers, and starts this program in a network and mount
+//! namespace of its own (loopback only), so that no peer meets the machine's own engines. Every benchmark interleaves its
+//! contestants round by round: on a shared machine only ratios between neighbours in time mean anything.
+//!
+//! One file is one benchmark; what they share is [`sample`] (measuring, summing up, printing) and [`peers`] (the engines).
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark speaks to its user")]
+
+mod peers;
+mod sample;
+mod start;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask bench",
+    about = "Benchmarks of Brig beside its peers",
+    disable_version_flag = true
+)]
+struct Arguments {
+    /// How the results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// `run --rm IMAGE true`, with the default network and with none, by brig, docker and podman
+    Start(start::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.benchmark {
+        Benchmark::Start(options) => start::run(options),
+    };
+    match result {
+        Ok(report) => {
+            report.print(arguments.format);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

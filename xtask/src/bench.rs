@@ -1,0 +1,49 @@
+//! The benchmarks: release programs, peers from Debian's packages, and a namespace to run them all in.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::process::{cargo, command, require_root, run, step, target_directory};
+use crate::{binaries, packages};
+
+/// The peers and what they and the images need.
+const PACKAGES: &[&str] = &[
+    "aardvark-dns",
+    "busybox-static",
+    "conmon",
+    "docker.io",
+    "iproute2",
+    "netavark",
+    "nftables",
+    "iptables",
+    "podman",
+    "runc",
+    "util-linux",
+];
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Options {
+    /// The benchmark and its options; `--help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
+}
+
+/// Builds everything, then runs one benchmark in a network and mount namespace of its own.
+pub(crate) fn run_benchmark(options: &Options) -> Result<()> {
+    require_root("a benchmark (it runs containers)")?;
+    packages::ensure(PACKAGES)?;
+    let programs = target_directory().join("dist/bin");
+    binaries::build(&programs)?;
+    step("Building the benchmarks");
+    run(cargo().args(["build", "--locked", "--release", "-p", "brig-benches"]))?;
+    step("Measuring");
+    let inside = "ip link set lo up && exec \"$@\"";
+    run(command("unshare")
+        .args(["--mount", "--net", "--", "sh", "-c", inside, "sh"])
+        .arg(target_directory().join("release/brig-bench"))
+        .args(&options.words)
+        .env("BRIG_TEST_PROGRAMS", programs))
+}
