@@ -140,10 +140,21 @@ pub(crate) fn load(mut client: Command, archive: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a peer's empty parent cgroups, in whichever hierarchies they are.
+/// Removes a peer's parent cgroup and the empty ones beneath it, in whichever hierarchies they are.
 fn remove_cgroups(name: &str) {
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let _ = fs::remove_dir(hierarchy.path().join(name));
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    for hierarchy in hierarchies {
+        remove_cgroup(&hierarchy.path().join(name));
     }
-    let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(name));
+    remove_cgroup(&Path::new("/sys/fs/cgroup").join(name));
+}
+
+fn remove_cgroup(path: &Path) {
+    for child in fs::read_dir(path).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&child.path());
+        }
+    }
+    // The directory of a cgroup is removed as if it were empty; one that is still in use stays, and a leak look finds it.
+    let _ = fs::remove_dir(path);
 }
