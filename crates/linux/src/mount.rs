@@ -213,6 +213,21 @@ pub fn bind(source: &Path, recursive: bool) -> Result<OwnedFd> {
     clone_tree(CWD, &path, recursive).map_err(|errno| Error::system(attempt(), errno))
 }
 
+/// As [`bind`], of `source` itself when it is a symbolic link.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_nofollow(source: &Path, recursive: bool) -> Result<OwnedFd> {
+    let attempt = || format!("bind {}", source.display());
+    let path = std::ffi::CString::new(source.as_os_str().as_bytes())
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, attempt()))?;
+    let flags =
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, &path, flags, rustix::fs::Mode::empty())
+        .and_then(|fd| clone_tree(fd.as_fd(), c"", recursive))
+        .map_err(|errno| Error::system(attempt(), errno))
+}
+
 /// A detached bind mount of what `source` points to.
 ///
 /// # Errors

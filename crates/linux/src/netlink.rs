@@ -26,6 +26,10 @@ use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
+mod device;
+
+pub use device::move_device;
+
 use crate::{Error, Result};
 
 /// The most messages that one dump collects: far beyond the links, addresses and routes of a busy host.

@@ -184,7 +184,9 @@ pub fn unshare(new: rustix::thread::UnshareFlags) -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(new) }
 }
 
+mod helper;
 mod seal;
+pub use helper::{HelperStack, helper_thread};
 pub use seal::{Seal, seal_executable};
 
 #[cfg(test)]
