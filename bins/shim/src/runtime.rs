@@ -234,6 +234,7 @@ fn rootfs_mount(mount: &Mount) -> RootfsMount {
         fstype: mount.r#type.clone(),
         source: mount.source.clone(),
         options: mount.options.clone(),
+        target: mount.target.clone(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! leads nowhere else.
 
 pub(crate) mod apply;
+mod copy_up;
 pub(crate) mod devices;
 pub(crate) mod mounts;
 pub(crate) mod options;
@@ -46,6 +47,8 @@ pub(crate) struct RootfsStep {
     pub(crate) target: CString,
     /// Whether a missing target is made as a file.
     pub(crate) target_is_file: bool,
+    /// Whether a target that is a link is mounted over instead of followed.
+    pub(crate) target_nofollow: bool,
     /// As it stands in the configuration, for messages.
     pub(crate) label: String,
 }
@@ -59,8 +62,10 @@ pub(crate) enum Action {
     Filesystem(FilesystemPlan),
     /// Change the mount that is there.
     Change { attributes: MountAttributes, recursive: bool },
-    /// Make a symbolic link, for joined v1 controllers.
-    Link(CString),
+    /// Attach a directory of the host that exists only once init does: of its cgroup, where systemd makes it.
+    Bind { source: CString, attributes: MountAttributes, propagation: Vec<(u64, bool)> },
+    /// Make a symbolic link; with `exact`, one that is there must be the same.
+    Link { to: CString, exact: bool },
 }
 
 /// A filesystem that init makes.
@@ -71,6 +76,10 @@ pub(crate) struct FilesystemPlan {
     /// [`brig_linux::mount::attribute`] bits.
     pub(crate) attributes: u64,
     pub(crate) propagation: Vec<(u64, bool)>,
+    /// Start with what is at the target.
+    pub(crate) copy_up: bool,
+    /// A tmpfs takes on the mode of the directory that it covers, where the configuration says none.
+    pub(crate) keep_mode: bool,
     /// Keep its descriptor for sysctls and labels.
     pub(crate) is_proc: bool,
 }

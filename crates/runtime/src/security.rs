@@ -2,6 +2,7 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod lsm;
+pub(crate) mod placement;
 pub(crate) mod rlimits;
 pub(crate) mod scheduling;
 pub mod seccomp;

@@ -22,6 +22,7 @@ use crate::bundle::Config;
 use crate::cgroup::Placement;
 use crate::container::ContainerId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::resctrl;
 
 /// The format of `state.json`.
 const FORMAT: u32 = 1;
@@ -46,6 +47,9 @@ pub(crate) struct State {
     pub(crate) cgroup: Placement,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
+    /// Its groups in resctrl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resctrl: Option<resctrl::Groups>,
 }
 
 /// The directory of one container.
@@ -244,6 +248,7 @@ impl State {
             cgroup,
             no_pivot: false,
             no_new_keyring: false,
+            resctrl: None,
         }
     }
 }

@@ -7,7 +7,9 @@ use oci_spec::runtime::{LinuxSeccomp, Process};
 
 use crate::container::Stdio;
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::agent::AgentPlan;
 use crate::process::plan::{ProcessPlan, TerminalPlan};
+use crate::security::placement::MemoryPolicy;
 use crate::security::seccomp::{self, Program};
 use crate::security::{capabilities, lsm, scheduling};
 
@@ -25,6 +27,7 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) listen_fds: u32,
     pub(crate) keyring: Option<String>,
     pub(crate) personality: Option<libc::c_ulong>,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
 }
 
 /// Prepares a process.
@@ -44,10 +47,6 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
     if !process.cwd().is_absolute() {
         return Err(invalid("process.cwd is not an absolute path"));
     }
-    if process.exec_cpu_affinity().is_some() {
-        let text = "process.execCPUAffinity is not built yet";
-        return Err(Error::new(ErrorKind::Unsupported, text));
-    }
     let user = process.user();
     let groups = user.additional_gids().iter().flatten();
     let terminal = process.terminal().unwrap_or(false).then(|| {
@@ -57,6 +56,8 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
         });
         TerminalPlan { size }
     });
+    let seccomp = context.seccomp.map(seccomp::compile).transpose()?;
+    let agent = seccomp.as_ref().and_then(Program::listener).map(AgentPlan::connect);
     let Stdio { stdin, stdout, stderr } = context.stdio;
     Ok(ProcessPlan {
         candidates: candidates(program, environment)?,
@@ -74,25 +75,18 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities::parse(process.capabilities().as_ref()),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        seccomp: context.seccomp.map(filter).transpose()?,
+        agent: agent.transpose()?,
+        seccomp,
         label: lsm::prepare(process)?,
         keyring: context.keyring.map(|name| c_string(&name, "keyring")).transpose()?,
         personality: context.personality,
         scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
         io_priority: process.io_priority().as_ref().map(scheduling::io_priority).transpose()?,
+        memory_policy: context.memory_policy,
         terminal,
         stdio: [stdin, stdout, stderr],
         preserve_fds: context.preserve_fds,
     })
-}
-
-fn filter(profile: &LinuxSeccomp) -> Result<Program> {
-    let program = seccomp::compile(profile)?;
-    if program.listener().is_some() {
-        let text = "linux.seccomp.listenerPath is not built yet";
-        return Err(Error::new(ErrorKind::Unsupported, text));
-    }
-    Ok(program)
 }
 
 fn invalid(text: impl Into<String>) -> Error {

@@ -60,15 +60,7 @@ pub(crate) fn validate(spec: &Spec) -> Result<()> {
 }
 
 fn validate_linux(spec: &Spec, linux: &Linux) -> Result<()> {
-    for (present, field) in [
-        (linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()), "linux.netDevices"),
-        (linux.intel_rdt().is_some(), "linux.intelRdt"),
-        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
-    ] {
-        if present {
-            return Err(unsupported(field));
-        }
-    }
+    crate::network::prepare(linux)?;
     limit("linux.devices", linux.devices().as_ref().map(Vec::len), DEVICES_MAX)?;
     limit("linux.maskedPaths", linux.masked_paths().as_ref().map(Vec::len), PATHS_MAX)?;
     limit("linux.readonlyPaths", linux.readonly_paths().as_ref().map(Vec::len), PATHS_MAX)?;
@@ -225,7 +217,7 @@ mod tests {
         for (text, word) in [
             (r#"{"namespaces":[{"type":"pid"}]}"#, "mount"),
             (r#"{"namespaces":[{"type":"mount"},{"type":"mount"}]}"#, "twice"),
-            (r#"{"namespaces":[{"type":"mount"}],"intelRdt":{}}"#, "intelRdt"),
+            (r#"{"namespaces":[{"type":"mount"}],"netDevices":{"x":{}}}"#, "netDevices"),
         ] {
             spec.set_linux(Some(linux(text)));
             let error = validate(&spec).unwrap_err();

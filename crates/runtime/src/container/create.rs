@@ -18,9 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::process::parent::{self, SpawnError, Spawned};
 use crate::process::plan::{InitPlan, NamespaceJoin};
 use crate::rootfs::{RootfsPlan, devices, mounts};
-use crate::security::{rlimits, scheduling};
+use crate::security::{placement, rlimits, scheduling};
 use crate::state::{Directory, State, process_facts};
-use crate::{hooks, terminal};
+use crate::{hooks, network, resctrl, terminal};
 
 impl Runtime {
     pub(super) fn create_container(
@@ -35,7 +35,13 @@ impl Runtime {
         terminal::check(&config.spec, &options.console)?;
         let directory = Directory::create(&self.root, id)?;
         let lock = directory.lock()?;
-        let mut making = Making { directory: &directory, cgroup: None, process: None, done: false };
+        let mut making = Making {
+            directory: &directory,
+            cgroup: None,
+            classes: None,
+            process: None,
+            done: false,
+        };
         let created = making.make(&bundle, &config, options);
         if created.is_ok() {
             making.done = true;
@@ -56,6 +62,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 struct Making<'a> {
     directory: &'a Directory,
     cgroup: Option<Cgroup>,
+    classes: Option<resctrl::Groups>,
     process: Option<Spawned>,
     done: bool,
 }
@@ -71,6 +78,7 @@ impl Drop for Making<'_> {
             let _ = brig_linux::pidfd::wait_child(process.pidfd.as_fd());
         }
         let removed = self.cgroup.take().is_none_or(|cgroup| cgroup.remove().is_ok());
+        let removed = self.classes.take().is_none_or(|groups| groups.remove().is_ok()) && removed;
         if removed {
             let _ = self.directory.remove();
         }
@@ -89,6 +97,14 @@ impl Making<'_> {
         let mut state = State::new(&id, bundle, config, placement);
         state.no_pivot = options.no_pivot;
         state.no_new_keyring = options.no_new_keyring;
+        let classes = match linux.intel_rdt() {
+            None => None,
+            Some(wanted) => {
+                Some(resctrl::Plan::new(&resctrl::mount_point()?, wanted, id.as_str())?)
+            }
+        };
+        state.resctrl = classes.as_ref().map(|classes| classes.groups.clone());
+        let devices = network::prepare(linux)?;
         // Written before anything else exists, so that whatever a crash leaves can be found and removed.
         self.directory.write_config(&config.bytes)?;
         self.directory.write(&state)?;
@@ -114,10 +130,21 @@ impl Making<'_> {
             parent::set_oom_score_adjustment(spawned.pid, value)?;
         }
         rlimits::apply(number, &limits)?;
+        if let Some(classes) = &classes {
+            self.classes = Some(classes.groups.clone());
+            classes.apply(spawned.pid)?;
+        }
+        if !devices.is_empty() {
+            let namespace = network_namespace(&plan, spawned.pid)?;
+            network::attach(&devices, namespace.as_fd())?;
+        }
         state.pid = spawned.pid;
         state.start_time = process_facts(spawned.pid).map_or(0, |facts| facts.start_time);
         let hook_state = HookState { fd: plan.hook_state.as_ref(), state: &state };
         hook_state.write("creating")?;
+        if let Some(agent) = &plan.process.agent {
+            agent.describe(&state, "created", spawned.pid)?;
+        }
         spawned.channel.go()?;
         let master =
             parent::expect_ready(&spawned.channel, &plan, || run_create_hooks(spec, &state))?;
@@ -131,6 +158,16 @@ impl Making<'_> {
         let pidfd = pidfd.map_err(|source| Error::system("duplicate init's descriptor", source))?;
         Ok((spawned.pid, pidfd, master))
     }
+}
+
+/// The network namespace that init is in, or will enter.
+fn network_namespace(plan: &InitPlan, pid: i32) -> Result<OwnedFd> {
+    let joined = plan.joins.iter().find(|join| join.kind == LinkNameSpaceType::Network);
+    let opened = match joined {
+        Some(join) => join.fd.try_clone(),
+        None => std::fs::File::open(format!("/proc/{pid}/ns/net")).map(Into::into),
+    };
+    opened.map_err(|source| Error::system("open the container's network namespace", source))
 }
 
 /// The OCI state for hooks inside the container, in memory that init shares.
@@ -237,12 +274,6 @@ fn namespaces(linux: &Linux) -> Result<Namespaces> {
             found.new_time |= kind == LinkNameSpaceType::Time;
             continue;
         };
-        if kind == LinkNameSpaceType::Mount {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "joining a mount namespace by path is not built yet",
-            ));
-        }
         let fd = std::fs::File::open(path).map_err(|source| {
             Error::system(format!("open namespace {}", path.display()), source)
         })?;
@@ -276,6 +307,7 @@ fn init_plan(
         listen_fds: options.listen_fds,
         keyring,
         personality,
+        memory_policy: linux.memory_policy().as_ref().map(placement::memory_policy).transpose()?,
     };
     let process = prepare_process(process_of(spec)?, context)?;
     let configured = spec.hooks().clone().unwrap_or_default();
@@ -359,10 +391,12 @@ fn rootfs_plan(
     };
     let path = CString::new(state.rootfs.as_os_str().as_bytes())
         .map_err(|_| Error::new(ErrorKind::InvalidInput, "root.path has a zero byte"))?;
+    let (tree, mut steps) = mounts::root_tree(&state.rootfs, &options.rootfs_mounts)?;
+    steps.extend(mounts::prepare(&context, configured_mounts)?);
     Ok(RootfsPlan {
-        tree: mounts::root_tree(&state.rootfs, &options.rootfs_mounts)?,
+        tree,
         path,
-        steps: mounts::prepare(&context, configured_mounts)?,
+        steps,
         links: if dev_is_bound { Vec::new() } else { devices::links() },
         devices,
         masked: paths(linux.masked_paths())?,

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::process::exec::ExecPlan;
 use crate::process::message::Message;
 use crate::process::parent::{self, SpawnError};
-use crate::security::{rlimits, scheduling};
+use crate::security::{placement, rlimits, scheduling};
 use crate::state::State;
 use crate::terminal;
 
@@ -45,6 +45,10 @@ impl Container {
                 parent::set_oom_score_adjustment(spawned.pid, value)?;
             }
             rlimits::apply(number, &limits)?;
+            state.resctrl.iter().try_for_each(|groups| groups.join(spawned.pid))?;
+            if let Some(agent) = &plan.process.agent {
+                agent.describe(&state, "running", spawned.pid)?;
+            }
             spawned.channel.go()?;
             let master = parent::expect_ready(&spawned.channel, &plan.process, || Ok(()))?;
             // The exec closes the child's side; anything else it says is why it did not get there.
@@ -109,8 +113,20 @@ impl Container {
             listen_fds: 0,
             keyring: (!state.no_new_keyring).then(|| format!("_ses.{}", state.id)),
             personality: linux.personality().as_ref().map(scheduling::personality).transpose()?,
+            memory_policy: linux
+                .memory_policy()
+                .as_ref()
+                .map(placement::memory_policy)
+                .transpose()?,
         };
+        // Of this process, or else of the container's, for all of whose further processes it is meant.
+        let configured = config.spec.process().as_ref();
+        let affinity = process
+            .exec_cpu_affinity()
+            .as_ref()
+            .or_else(|| configured.and_then(|process| process.exec_cpu_affinity().as_ref()));
         Ok(ExecPlan {
+            affinity: affinity.map(placement::affinity).transpose()?.unwrap_or_default(),
             init,
             become_root: namespaces.contains(ThreadNameSpaceType::USER),
             namespaces,

@@ -175,6 +175,7 @@ impl Container {
             }
             Err(error) => errors.push(error),
         }
+        errors.extend(state.resctrl.as_ref().and_then(|groups| groups.remove().err()));
         if let Ok(config) = self.directory.config() {
             let poststop = config.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().clone());
             let text = oci_state(&State { pid: 0, ..state.clone() }, "stopped");

@@ -71,7 +71,7 @@ pub enum Console {
 }
 
 /// A mount that makes up the root filesystem, attached only inside the container's mount namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootfsMount {
     /// `overlay`, `bind`, or another filesystem.
     pub fstype: String,
@@ -79,6 +79,8 @@ pub struct RootfsMount {
     pub source: String,
     /// As for mount(8)'s `-o`, one per item.
     pub options: Vec<String>,
+    /// Where below the root it is attached; empty is the root itself.
+    pub target: String,
 }
 
 /// How to create a container.

@@ -11,6 +11,7 @@ use super::message::{At, Failure, Message, Step};
 use super::plan::ProcessPlan;
 use super::setup;
 use crate::rootfs::apply::private_proc;
+use crate::security::placement::{Affinity, set_affinity};
 
 /// What the process does.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct ExecPlan {
     pub(crate) become_root: bool,
     /// The container's root directory, where it was entered by chroot.
     pub(crate) root: Option<OwnedFd>,
+    pub(crate) affinity: Affinity,
     pub(crate) process: ProcessPlan,
 }
 
@@ -37,6 +39,9 @@ impl ExecPlan {
 
     /// Enters the container's namespaces: for the intermediate.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
+        if let Some(processors) = &self.affinity.initial {
+            set_affinity(processors).at(Step::Affinity)?;
+        }
         rustix::thread::move_into_thread_name_spaces(self.init.as_fd(), self.namespaces)
             .at(Step::EnterNamespace)
     }
@@ -55,6 +60,9 @@ pub(crate) fn run(plan: &ExecPlan, channel: &ChildSide) -> i32 {
 fn set_up(plan: &ExecPlan, channel: &ChildSide) -> Result<usize, Failure> {
     setup::protect()?;
     channel.wait()?;
+    if let Some(processors) = &plan.affinity.last {
+        set_affinity(processors).at(Step::Affinity)?;
+    }
     if plan.become_root {
         become_root().at(Step::MapRoot)?;
     }

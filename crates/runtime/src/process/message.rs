@@ -54,12 +54,14 @@ pub(crate) enum Step {
     Exec,
     Start,
     Chroot,
+    MemoryPolicy,
+    Affinity,
     Unknown,
 }
 
 impl Step {
     fn from_number(number: u8) -> Self {
-        const ALL: [Step; 44] = [
+        const ALL: [Step; 46] = [
             Step::Protect,
             Step::Wait,
             Step::EnterNamespace,
@@ -103,6 +105,8 @@ impl Step {
             Step::Exec,
             Step::Start,
             Step::Chroot,
+            Step::MemoryPolicy,
+            Step::Affinity,
             Step::Unknown,
         ];
         ALL.get(usize::from(number)).copied().unwrap_or(Self::Unknown)

@@ -8,6 +8,7 @@ use brig_linux::capability::CapabilitySet;
 use brig_linux::process::Strings;
 use rustix::thread::LinkNameSpaceType;
 
+use super::agent::AgentPlan;
 use super::message::Step;
 use crate::rootfs::{Action, RootfsPlan};
 use crate::security::seccomp::Program;
@@ -78,12 +79,15 @@ pub(crate) struct ProcessPlan {
     pub(crate) capabilities: Capabilities,
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: Option<Program>,
+    /// Who answers the notifications of the filter.
+    pub(crate) agent: Option<AgentPlan>,
     pub(crate) label: Option<Label>,
     /// The name of the new session keyring.
     pub(crate) keyring: Option<CString>,
     pub(crate) personality: Option<libc::c_ulong>,
     pub(crate) scheduler: Option<crate::security::scheduling::SchedulerAttributes>,
     pub(crate) io_priority: Option<libc::c_int>,
+    pub(crate) memory_policy: Option<crate::security::placement::MemoryPolicy>,
     pub(crate) terminal: Option<TerminalPlan>,
     pub(crate) stdio: [Option<OwnedFd>; 3],
     pub(crate) preserve_fds: u32,
@@ -134,7 +138,8 @@ impl InitPlan {
 impl ProcessPlan {
     /// Every descriptor that the process works with.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        self.stdio.iter().flatten().map(AsRawFd::as_raw_fd).collect()
+        let stdio = self.stdio.iter().flatten().map(AsRawFd::as_raw_fd);
+        stdio.chain(self.agent.iter().flat_map(AgentPlan::descriptors)).collect()
     }
 }
 
@@ -231,6 +236,8 @@ fn phrase(step: Step) -> &'static str {
         Step::Seccomp => "install the seccomp filter",
         Step::Start => "wait for the start",
         Step::Chroot => "enter the container's root",
+        Step::MemoryPolicy => "set the memory policy",
+        Step::Affinity => "bind the process to its processors",
         _ => "set the container up",
     }
 }

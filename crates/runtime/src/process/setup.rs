@@ -6,6 +6,7 @@ use brig_linux::capability::{self, CapabilitySet, CapabilitySets};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
+use super::agent;
 use super::message::{At, Failure, Step};
 use super::plan::ProcessPlan;
 use crate::rootfs::apply::proc_file;
@@ -138,6 +139,9 @@ pub(crate) fn become_user(plan: &ProcessPlan, proc: Option<BorrowedFd<'_>>) -> D
     if let Some(priority) = plan.io_priority {
         set_io_priority(priority).at(Step::IoPriority)?;
     }
+    if let Some(policy) = &plan.memory_policy {
+        policy.apply().at(Step::MemoryPolicy)?;
+    }
     if let (Some(label), Some(proc)) = (&plan.label, proc) {
         write_label(label, proc).at(Step::Label)?;
     }
@@ -249,7 +253,11 @@ fn find_program(plan: &ProcessPlan) -> Done<usize> {
 /// The filter, the last capabilities, the program. Answers only on failure.
 pub(crate) fn execute(plan: &ProcessPlan, program: usize) -> Failure {
     let prepared = plan.seccomp.as_ref().map_or(Ok(()), |filter| {
-        drop(filter.install().at(Step::Seccomp)?);
+        match &plan.agent {
+            Some(agent) => agent::install(filter, agent),
+            None => filter.install().map(drop),
+        }
+        .at(Step::Seccomp)?;
         if kept_for_seccomp(plan).is_empty() {
             return Ok(());
         }

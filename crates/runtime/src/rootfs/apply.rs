@@ -11,8 +11,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, UnmountFlags};
 
+use super::copy_up::copy_contents;
 use super::devices::DevicePlan;
-use super::target::{Missing, find, find_or_make, open};
+use super::target::{Missing, find, find_or_make, find_or_make_nofollow, open};
 use super::{Action, FilesystemPlan, RootfsPlan, RootfsStep};
 use crate::process::message::{At, Failure, Step};
 
@@ -43,7 +44,10 @@ pub(crate) fn mount(plan: &RootfsPlan, user_namespace: bool) -> Done<Option<Owne
 
 fn mount_step(root: BorrowedFd<'_>, index: usize, step: &RootfsStep) -> Done<Option<OwnedFd>> {
     let missing = if step.target_is_file { Missing::File } else { Missing::Directory };
-    let target = || find_or_make(root, &step.target, missing).at_index(Step::Mount, index);
+    let target = || {
+        let find = if step.target_nofollow { find_or_make_nofollow } else { find_or_make };
+        find(root, &step.target, missing).at_index(Step::Mount, index)
+    };
     match &step.action {
         Action::Attach { tree, propagation } => {
             attach(tree, target()?).at_index(Step::Mount, index)?;
@@ -52,7 +56,19 @@ fn mount_step(root: BorrowedFd<'_>, index: usize, step: &RootfsStep) -> Done<Opt
         }
         Action::Filesystem(plan) => {
             let mount = make_filesystem(plan, index)?;
-            attach(&mount, target()?).at_index(Step::Mount, index)?;
+            if plan.keep_mode {
+                keep_mode(root, &step.target, &mount).at_index(Step::Mount, index)?;
+            }
+            let target = target()?;
+            if plan.copy_up {
+                copy_contents(target.as_fd(), mount.as_fd()).at_index(Step::Mount, index)?;
+            }
+            let read_only = plan.attributes & attribute::READ_ONLY;
+            if read_only != 0 && (plan.copy_up || plan.keep_mode) {
+                set_attributes(&mount, &MountAttributes::default().set(read_only), false)
+                    .at_index(Step::Mount, index)?;
+            }
+            attach(&mount, target).at_index(Step::Mount, index)?;
             propagate(&mount, &plan.propagation).at_index(Step::Mount, index)?;
             Ok(plan.is_proc.then_some(mount))
         }
@@ -61,15 +77,46 @@ fn mount_step(root: BorrowedFd<'_>, index: usize, step: &RootfsStep) -> Done<Opt
             set_attributes(target, attributes, *recursive).at_index(Step::Mount, index)?;
             Ok(None)
         }
-        Action::Link(to) => {
-            let (directory, name) = split(&step.target);
-            let directory = directory_of(root, directory).at_index(Step::Mount, index)?;
-            match rustix::fs::symlinkat(to, directory, name) {
-                Ok(()) | Err(Errno::EXIST) => Ok(None),
-                Err(errno) => Err(errno).at_index(Step::Mount, index),
-            }
+        Action::Bind { source, attributes, propagation } => {
+            let tree = clone_tree(CWD, source, false).at_index(Step::Mount, index)?;
+            set_attributes(&tree, attributes, false).at_index(Step::Mount, index)?;
+            attach(&tree, target()?).at_index(Step::Mount, index)?;
+            propagate(&tree, propagation).at_index(Step::Mount, index)?;
+            Ok(None)
+        }
+        Action::Link { to, exact } => {
+            make_link(root, &step.target, to, *exact).at_index(Step::Mount, index)?;
+            Ok(None)
         }
     }
+}
+
+fn make_link(
+    root: BorrowedFd<'_>,
+    target: &CStr,
+    to: &CStr,
+    exact: bool,
+) -> rustix::io::Result<()> {
+    let (directory, name) = split(target);
+    let directory = directory_of(root, directory)?;
+    match rustix::fs::symlinkat(to, &directory, name) {
+        Err(Errno::EXIST) if exact => {
+            let mut present = [0_u8; 4096];
+            let length = rustix::fs::readlinkat_raw(&directory, name, &mut present[..])
+                .map_err(|_| Errno::EXIST)?;
+            if present[..length] == *to.to_bytes() { Ok(()) } else { Err(Errno::EXIST) }
+        }
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Gives a new tmpfs the mode of the directory that it will cover.
+fn keep_mode(root: BorrowedFd<'_>, target: &CStr, mount: &OwnedFd) -> rustix::io::Result<()> {
+    let Ok(covered) = find(root, target) else { return Ok(()) };
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(covered)?.st_mode & 0o7777);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::fchmod(rustix::fs::openat(mount, c".", flags, Mode::empty())?, mode)
 }
 
 fn propagate(mount: &OwnedFd, kinds: &[(u64, bool)]) -> rustix::io::Result<()> {
@@ -97,7 +144,9 @@ fn make_filesystem(plan: &FilesystemPlan, index: usize) -> Done<OwnedFd> {
         .map_err(explained)?;
     }
     rustix::mount::fsconfig_create(&context).map_err(explained)?;
-    let flags = attribute_flags(plan.attributes);
+    // What is to be changed first cannot be read-only yet.
+    let later = if plan.copy_up || plan.keep_mode { attribute::READ_ONLY } else { 0 };
+    let flags = attribute_flags(plan.attributes & !later);
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(explained)
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use brig_linux::mount::{MountAttributes, propagation, set_attributes};
 use oci_spec::runtime::{LinuxIdMapping, Mount};
@@ -64,14 +64,22 @@ fn prepare_one(
         action,
         target: target.clone(),
         target_is_file,
+        target_nofollow: options.target_nofollow,
         label: label.to_owned(),
     };
+    if options.copy_up && kind != "tmpfs" {
+        return Err(Error::new(ErrorKind::InvalidInput, "tmpcopyup on what is no tmpfs"));
+    }
     if options.remount || (kind == "none" && !options.bind && mount.source().is_none()) {
         steps
             .push(step(Action::Change { attributes: options.attributes, recursive: false }, false));
         return Ok(());
     }
     if options.bind || kind == "bind" {
+        if let Some(to) = options.copy_link.then(|| link_of(context, mount)).flatten() {
+            steps.push(step(Action::Link { to: c_path(&to)?, exact: true }, true));
+            return Ok(());
+        }
         let (tree, is_file) = bind(context, mount, &options)?;
         steps.push(step(Action::Attach { tree, propagation: options.propagation }, is_file));
         return Ok(());
@@ -84,6 +92,11 @@ fn prepare_one(
     }
     steps.push(step(Action::Filesystem(filesystem(kind, mount.source(), &options)?), false));
     Ok(())
+}
+
+/// Where the source of a bind mount leads, if it is a link.
+fn link_of(context: &MountContext<'_>, mount: &Mount) -> Option<PathBuf> {
+    std::fs::read_link(context.bundle.join(mount.source().as_ref()?)).ok()
 }
 
 /// A target without the leading slash.
@@ -108,7 +121,12 @@ fn bind(
         .as_ref()
         .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "a bind mount without source"))?;
     let source = context.bundle.join(source);
-    let tree = brig_linux::mount::bind(&source, options.recursive_bind)?;
+    let open = if options.source_nofollow {
+        brig_linux::mount::bind_nofollow
+    } else {
+        brig_linux::mount::bind
+    };
+    let tree = open(&source, options.recursive_bind)?;
     let change = |attributes: &MountAttributes, recursive| {
         if attributes.is_empty() {
             return Ok(());
@@ -152,7 +170,7 @@ fn map_owners(
 
 fn filesystem(
     kind: &str,
-    source: &Option<std::path::PathBuf>,
+    source: &Option<PathBuf>,
     options: &MountOptions,
 ) -> Result<FilesystemPlan> {
     let string = |text: &str| {
@@ -173,6 +191,8 @@ fn filesystem(
         options: data,
         attributes: options.attributes.bits() | options.recursive_attributes.bits(),
         propagation: options.propagation.clone(),
+        copy_up: options.copy_up,
+        keep_mode: kind == "tmpfs" && !options.data.iter().any(|(key, _)| key == "mode"),
         is_proc: kind == "proc",
     })
 }
@@ -189,35 +209,16 @@ fn cgroup(
     let places: Vec<_> =
         context.placement.map(|placement| placement.directories().collect()).unwrap_or_default();
     let push = |steps: &mut Vec<RootfsStep>, action, target: CString| {
-        steps.push(RootfsStep { action, target, target_is_file: false, label: label.to_owned() });
-    };
-    let mount_of = |controllers: &str, directory: &Path| -> Result<Action> {
-        if !context.new_cgroup {
-            let tree = brig_linux::mount::bind(directory, false)?;
-            set_attributes(&tree, &options.attributes.propagation(propagation::SLAVE), false)
-                .map_err(|errno| Error::system("set options of the cgroup mount", errno))?;
-            return Ok(Action::Attach { tree, propagation: options.propagation.clone() });
-        }
-        let kind = if controllers.is_empty() { c"cgroup2" } else { c"cgroup" };
-        let mut data = vec![(c"source".to_owned(), Some(c"cgroup".to_owned()))];
-        data.extend(match controllers.strip_prefix("name=") {
-            Some(name) => {
-                vec![(c"none".to_owned(), None), (c"name".to_owned(), Some(c_string(name)?))]
-            }
-            None => controllers
-                .split(',')
-                .filter(|name| !name.is_empty())
-                .map(|name| Ok((c_string(name)?, None)))
-                .collect::<Result<Vec<_>>>()?,
+        steps.push(RootfsStep {
+            action,
+            target,
+            target_is_file: false,
+            target_nofollow: false,
+            label: label.to_owned(),
         });
-        Ok(Action::Filesystem(FilesystemPlan {
-            kind: kind.to_owned(),
-            options: data,
-            attributes: options.attributes.bits(),
-            propagation: options.propagation.clone(),
-            is_proc: false,
-        }))
     };
+    let mount_of =
+        |controllers: &str, directory: &Path| hierarchy(context, options, controllers, directory);
     if let [(controllers, directory)] = places.as_slice()
         && controllers.is_empty()
     {
@@ -232,6 +233,8 @@ fn cgroup(
         ],
         attributes: options.attributes.clear(brig_linux::mount::attribute::READ_ONLY).bits(),
         propagation: Vec::new(),
+        copy_up: false,
+        keep_mode: false,
         is_proc: false,
     };
     push(steps, Action::Filesystem(tmpfs), target.clone());
@@ -245,7 +248,7 @@ fn cgroup(
         push(steps, mount_of(controllers, directory)?, below(name)?);
         if name.contains(',') {
             for single in name.split(',') {
-                push(steps, Action::Link(c_string(name)?), below(single)?);
+                push(steps, Action::Link { to: c_string(name)?, exact: false }, below(single)?);
             }
         }
     }
@@ -256,18 +259,80 @@ fn cgroup(
     Ok(())
 }
 
+/// One hierarchy of the container's cgroup.
+fn hierarchy(
+    context: &MountContext<'_>,
+    options: &MountOptions,
+    controllers: &str,
+    directory: &Path,
+) -> Result<Action> {
+    if !context.new_cgroup {
+        return Ok(Action::Bind {
+            source: c_path(directory)?,
+            attributes: options.attributes.propagation(propagation::SLAVE),
+            propagation: options.propagation.clone(),
+        });
+    }
+    let kind = if controllers.is_empty() { c"cgroup2" } else { c"cgroup" };
+    let mut data = vec![(c"source".to_owned(), Some(c"cgroup".to_owned()))];
+    data.extend(match controllers.strip_prefix("name=") {
+        Some(name) => {
+            vec![(c"none".to_owned(), None), (c"name".to_owned(), Some(c_string(name)?))]
+        }
+        None => controllers
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(|name| Ok((c_string(name)?, None)))
+            .collect::<Result<Vec<_>>>()?,
+    });
+    Ok(Action::Filesystem(FilesystemPlan {
+        kind: kind.to_owned(),
+        options: data,
+        attributes: options.attributes.bits(),
+        propagation: options.propagation.clone(),
+        copy_up: false,
+        keep_mode: false,
+        is_proc: false,
+    }))
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, "a zero byte in a path"))
+}
+
 fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::new(ErrorKind::InvalidInput, "a zero byte in a path"))
 }
 
-/// Opens the root filesystem as a detached tree: the directory of the bundle, or the mounts that an engine handed
-/// over, of which only the first becomes the root and the others are attached below it by their own targets.
+/// Opens the root filesystem as a detached tree: the directory of the bundle, or the mounts that an engine handed over.
+/// Of those without target the last is the root, as if each had been mounted over the one before; those with a target
+/// come back as steps, in order.
 ///
 /// The tree is a slave of the host's mounts: what is mounted in the container never reaches the host, and pivot_root
 /// refuses a shared root. `linux.rootfsPropagation` is set once it is the root.
-pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<OwnedFd> {
-    let tree = match handed {
-        [] => {
+pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<(OwnedFd, Vec<RootfsStep>)> {
+    let mut root = None;
+    let mut steps = Vec::new();
+    for mount in handed {
+        let tree = handed_mount(mount)?;
+        if mount.target.trim_matches('/').is_empty() {
+            root = Some(tree);
+            continue;
+        }
+        let stat = rustix::fs::fstat(&tree)
+            .map_err(|errno| Error::system(format!("look at {}", mount.source), errno))?;
+        steps.push(RootfsStep {
+            action: Action::Attach { tree, propagation: Vec::new() },
+            target: target(Path::new(&mount.target))?,
+            target_is_file: FileType::from_raw_mode(stat.st_mode) != FileType::Directory,
+            target_nofollow: false,
+            label: format!("mount {:?} of the root filesystem", mount.target),
+        });
+    }
+    let tree = match root {
+        Some(tree) => tree,
+        None => {
             let stat = rustix::fs::stat(path).map_err(|errno| {
                 Error::system(format!("open root filesystem {}", path.display()), errno)
             })?;
@@ -277,17 +342,10 @@ pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<OwnedFd> 
             }
             brig_linux::mount::bind(path, true)?
         }
-        [mount] => handed_mount(mount)?,
-        _ => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "root filesystem made of more than one mount",
-            ));
-        }
     };
     set_attributes(&tree, &MountAttributes::default().propagation(propagation::SLAVE), true)
         .map_err(|errno| Error::system("set the propagation of the root filesystem", errno))?;
-    Ok(tree)
+    Ok((tree, steps))
 }
 
 fn handed_mount(mount: &RootfsMount) -> Result<OwnedFd> {
@@ -333,7 +391,7 @@ fn overlay(options: &MountOptions) -> Result<OwnedFd> {
 }
 
 /// The layers of a `lowerdir` list, in which a backslash escapes a colon.
-fn split_layers(list: &str) -> Vec<std::path::PathBuf> {
+fn split_layers(list: &str) -> Vec<PathBuf> {
     let mut layers = vec![String::new()];
     let mut characters = list.chars();
     while let Some(character) = characters.next() {
@@ -366,7 +424,7 @@ mod tests {
     #[test]
     fn layers_are_split_at_unescaped_colons() {
         let layers = split_layers("/a:/b\\:c:/d");
-        assert_eq!(layers, ["/a", "/b:c", "/d"].map(std::path::PathBuf::from));
+        assert_eq!(layers, ["/a", "/b:c", "/d"].map(PathBuf::from));
     }
 
     #[test]

@@ -62,6 +62,35 @@ pub(crate) fn find_or_make(
     }
 }
 
+/// As [`find_or_make`], except that a link in the last place is the target itself.
+pub(crate) fn find_or_make_nofollow(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    missing: Missing,
+) -> rustix::io::Result<OwnedFd> {
+    let bytes = path.to_bytes();
+    let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+    let start = bytes[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    let mut name = Text::new();
+    name.push(&bytes[start..end])?;
+    let mut directory = Text::new();
+    directory.push(&bytes[..start])?;
+    let parent = find_or_make(root, directory.as_c_str()?, Missing::Directory)?;
+    let name = name.as_c_str()?;
+    if matches!(name.to_bytes(), b"" | b"." | b"..") {
+        return Err(Errno::INVAL);
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(&parent, name, flags, Mode::empty());
+    match open() {
+        Err(Errno::NOENT) => {
+            make(parent.as_fd(), name, missing, true)?;
+            open()
+        }
+        other => other,
+    }
+}
+
 /// A path held in a fixed buffer.
 struct Text {
     bytes: [u8; PATH_MAX],

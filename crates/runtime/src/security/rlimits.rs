@@ -52,12 +52,15 @@ pub(crate) fn parse(limits: &[PosixRlimit]) -> Result<Vec<Limit>> {
 /// `Denied` when a hard limit is raised without CAP_SYS_RESOURCE.
 pub(crate) fn apply(pid: Pid, limits: &[Limit]) -> Result<()> {
     for limit in limits {
-        let Kind::Known(resource) = limit.resource else {
-            return Err(Error::new(ErrorKind::Unsupported, "set RLIMIT_RTTIME"));
+        let set = match limit.resource {
+            Kind::Known(resource) => {
+                let value = |value: u64| (value != u64::MAX).then_some(value);
+                let wanted = Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
+                prlimit(Some(pid), resource, wanted).map(drop)
+            }
+            Kind::RealTimeTime => set_real_time(pid, limit.soft, limit.hard),
         };
-        let value = |value: u64| (value != u64::MAX).then_some(value);
-        let wanted = Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
-        prlimit(Some(pid), resource, wanted).map_err(|errno| {
+        set.map_err(|errno| {
             let attempt = format!("set {} to soft {} hard {}", limit.name, limit.soft, limit.hard);
             let error = Error::system(attempt, errno);
             if errno == rustix::io::Errno::PERM {
@@ -69,6 +72,18 @@ pub(crate) fn apply(pid: Pid, limits: &[Limit]) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+#[expect(unsafe_code, reason = "rustix has no name for RLIMIT_RTTIME")]
+fn set_real_time(pid: Pid, soft: u64, hard: u64) -> rustix::io::Result<()> {
+    // RLIM_INFINITY is all ones, as in the configuration.
+    let wanted = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let number = pid.as_raw_nonzero().get();
+    // SAFETY: the kernel reads the structure, which is borrowed for the call, and is not asked for the old values.
+    let answer = unsafe {
+        libc::prlimit64(number, libc::RLIMIT_RTTIME, &raw const wanted, std::ptr::null_mut())
+    };
+    if answer == 0 { Ok(()) } else { Err(super::scheduling::last_errno()) }
 }
 
 fn kind(resource: PosixRlimitType) -> Kind {

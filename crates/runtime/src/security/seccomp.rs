@@ -96,6 +96,12 @@ impl Program {
         seccomp::install(&self.instructions, self.flags)
     }
 
+    /// As [`Program::install`], of this thread alone even when the profile says `SECCOMP_FILTER_FLAG_TSYNC`.
+    pub(crate) fn install_alone(&self) -> rustix::io::Result<Option<OwnedFd>> {
+        let others = seccomp::FLAG_TSYNC | seccomp::FLAG_TSYNC_ESRCH;
+        seccomp::install(&self.instructions, self.flags & !others)
+    }
+
     /// The instructions, for callers that install or dump them by other means.
     #[must_use]
     pub fn instructions(&self) -> &[Instruction] {

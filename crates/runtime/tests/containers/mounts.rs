@@ -28,6 +28,7 @@ fn an_overlay_root_is_not_in_the_hosts_mount_table() {
             option("upperdir", "upper"),
             option("workdir", "work"),
         ],
+        target: String::new(),
     };
     fixture.script("echo x > /new; mount | head -1");
     let id = fixture.id.to_string();
@@ -186,4 +187,97 @@ fn no_pivot_works_and_exec_finds_the_root() {
         output.stdout.split_whitespace().collect::<Vec<_>>(),
         ["bin", "dev", "etc", "proc", "sys", "tmp"]
     );
+}
+
+#[test]
+fn a_tmpfs_starts_with_what_the_image_has_there() {
+    let Some(mut fixture) = Fixture::new("a_tmpfs_starts_with_what_the_image_has_there") else {
+        return;
+    };
+    let data = fixture.path("rootfs/data");
+    std::fs::create_dir_all(data.join("deep/er")).unwrap();
+    std::fs::write(data.join("deep/file"), "content\n").unwrap();
+    std::os::unix::fs::symlink("deep/file", data.join("link")).unwrap();
+    std::os::unix::fs::chown(data.join("deep/file"), Some(7), Some(8)).unwrap();
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
+    let mount = |options: serde_json::Value| json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": options});
+    fixture.push("/mounts", mount(json!(["tmpcopyup", "nosuid"])));
+    let output = fixture.output(
+        "cat /data/link; stat -c '%u %g' /data/deep/file; ls -d /data/deep/er; echo x > /data/new; \
+         stat -c %a /data; grep -c ' /data .* tmpfs ' /proc/self/mountinfo",
+    );
+    assert_eq!(output, "content\n7 8\n/data/deep/er\n750\n1\n");
+    assert!(!data.join("new").exists(), "the image is untouched");
+    *fixture.config["mounts"].as_array_mut().unwrap().last_mut().unwrap() =
+        mount(json!(["tmpcopyup", "ro"]));
+    let output = fixture.output("cat /data/link; touch /data/new 2>&1 || true");
+    assert!(output.starts_with("content\n") && output.contains("Read-only"), "{output}");
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/x", "type": "proc", "source": "proc", "options": ["tmpcopyup"]}),
+    );
+    assert!(fixture.run().unwrap_err().chain().contains("tmpcopyup"));
+}
+
+#[test]
+fn links_are_copied_or_mounted_themselves_when_asked() {
+    let Some(mut fixture) = Fixture::new("links_are_copied_or_mounted_themselves_when_asked")
+    else {
+        return;
+    };
+    std::fs::write(fixture.path("file"), "host\n").unwrap();
+    std::os::unix::fs::symlink("/etc/there", fixture.path("source")).unwrap();
+    std::fs::write(fixture.path("rootfs/etc/there"), "image\n").unwrap();
+    std::os::unix::fs::symlink("there", fixture.path("rootfs/etc/target")).unwrap();
+    let before = fixture.config["mounts"].clone();
+    let mut with = |source: &str, destination: &str, options: serde_json::Value, script: &str| {
+        fixture.set("/mounts", before.clone());
+        let source = fixture.path(source);
+        fixture.push(
+            "/mounts",
+            json!({"destination": destination, "source": source, "options": options}),
+        );
+        fixture.script(script);
+        fixture.run().map(|output| output.stdout).map_err(|error| error.chain())
+    };
+    let output = with("source", "/etc/copy", json!(["bind", "copy-symlink"]), "readlink /etc/copy");
+    assert_eq!(output.unwrap(), "/etc/there\n");
+    let output = with("source", "/etc/copy", json!(["bind", "copy-symlink"]), "cat /etc/copy");
+    assert_eq!(output.unwrap(), "image\n", "the same link may be there already");
+    let error = with("source", "/etc/there", json!(["bind", "copy-symlink"]), "true").unwrap_err();
+    assert!(error.contains("EEXIST"), "{error}");
+    let both = json!(["bind", "src-nofollow", "dest-nofollow"]);
+    let output = with("source", "/etc/target", both, "readlink /etc/target");
+    assert_eq!(output.unwrap(), "/etc/there\n");
+    let output = with(
+        "file",
+        "/etc/target",
+        json!(["bind", "dest-nofollow"]),
+        "cat /etc/target /etc/there; grep -c ' /etc/target ' /proc/self/mountinfo",
+    );
+    assert_eq!(output.unwrap(), "host\nimage\n1\n", "over the link, not where it leads");
+    let output = with("file", "/etc/target", json!(["bind"]), "cat /etc/there");
+    assert_eq!(output.unwrap(), "host\n", "followed without the option");
+}
+
+#[test]
+fn a_root_may_be_made_of_several_mounts() {
+    let Some(mut fixture) = Fixture::new("a_root_may_be_made_of_several_mounts") else { return };
+    for name in ["hidden", "extra"] {
+        std::fs::create_dir(fixture.path(name)).unwrap();
+        std::fs::write(fixture.path(name).join("name"), name).unwrap();
+    }
+    let bind = |name: &str, target: &str| RootfsMount {
+        fstype: "bind".into(),
+        source: fixture.path(name).display().to_string(),
+        options: vec!["rbind".into(), "rw".into()],
+        target: target.into(),
+    };
+    let mounts = vec![bind("hidden", ""), bind("rootfs", "/"), bind("extra", "opt/extra")];
+    fixture.script("cat /opt/extra/name; ls /name 2>&1; ls /bin/sh");
+    let options = CreateOptions { rootfs_mounts: mounts, ..CreateOptions::default() };
+    let output = fixture.run_with(options).unwrap();
+    assert!(output.stdout.starts_with("extra"), "{output:?}");
+    assert!(output.stdout.contains("No such file") && output.stdout.ends_with("/bin/sh\n"));
+    assert!(!host_mounts().contains(&fixture.directory.path().display().to_string()));
 }

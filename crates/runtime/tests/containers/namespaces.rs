@@ -149,3 +149,38 @@ fn a_missing_namespace_is_named() {
     assert!(error.contains("open namespace /no/such/net"), "{error}");
     assert!(fixture.runtime.container(&fixture.id).is_err(), "nothing is left");
 }
+
+#[test]
+fn a_mount_namespace_is_joined_by_path() {
+    let Some(mut fixture) = Fixture::new("a_mount_namespace_is_joined_by_path") else { return };
+    let path = fixture.path("mount-namespace");
+    std::fs::write(&path, "").unwrap();
+    // A namespace of a mount can only be kept at a path that is no part of a shared mount.
+    let keep = format!(
+        "mount --bind {0} {0} && mount --make-private {0} && unshare --mount={0}/mnt true",
+        fixture.path("keep").display()
+    );
+    std::fs::create_dir(fixture.path("keep")).unwrap();
+    std::fs::write(fixture.path("keep/mnt"), "").unwrap();
+    let status = std::process::Command::new("sh").args(["-c", &keep]).status().unwrap();
+    assert!(status.success());
+    let file = fixture.path("keep/mnt");
+    fixture.namespace("mount", Some(json!({"type": "mount", "path": file})));
+    let namespace = {
+        use std::os::unix::fs::MetadataExt as _;
+        format!("mnt:[{}]", std::fs::metadata(&file).unwrap().ino())
+    };
+    fixture.script("readlink /proc/self/ns/mnt; ls /; exec sleep 1000");
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        fixture.set("/process/args", json!(["sleep", "1000"]));
+        let created = fixture.start();
+        let output = exec(&created.container, &shell("readlink /proc/self/ns/mnt; ls -d /bin/sh"));
+        let output = output.unwrap();
+        assert_eq!(output.stdout, format!("{namespace}\n/bin/sh\n"), "{output:?}");
+        created.container.delete(true).unwrap();
+    }));
+    for path in ["keep/mnt", "keep"] {
+        rustix::mount::unmount(fixture.path(path), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    result.unwrap();
+}

@@ -58,14 +58,6 @@ fn users_groups_and_umask_are_exact() {
 }
 
 #[test]
-fn rlimits_are_set() {
-    let Some(mut fixture) = Fixture::new("rlimits_are_set") else { return };
-    fixture.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]));
-    let output = fixture.output("ulimit -Sn; ulimit -Hn");
-    assert_eq!(output, "100\n200\n");
-}
-
-#[test]
 fn masked_and_read_only_paths_are_closed_to_root() {
     let Some(mut fixture) = Fixture::new("masked_and_read_only_paths_are_closed_to_root") else {
         return;
@@ -186,6 +178,21 @@ fn seccomp_denies_what_the_profile_denies() {
         let output = fixture.output("grep CapPrm /proc/self/status");
         assert!(output.ends_with("0000000020000420\n"), "CAP_SYS_ADMIN is gone: {output}");
     }
+}
+
+/// Tested on a recorded tree otherwise: hardly any machine has it.
+#[test]
+fn classes_of_service_are_refused_by_name_without_resctrl() {
+    let test = "classes_of_service_are_refused_by_name_without_resctrl";
+    let Some(mut fixture) = Fixture::new(test) else { return };
+    if std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - resctrl ") {
+        eprintln!("SKIPPED {test}: resctrl is mounted here");
+        return;
+    }
+    fixture.set("/linux/intelRdt", json!({"schemata": ["L3:0=f"]}));
+    let error = fixture.run().unwrap_err();
+    assert_eq!(error.kind(), brig_runtime::ErrorKind::Unsupported);
+    assert!(error.chain().contains("linux.intelRdt"), "{}", error.chain());
 }
 
 #[test]
