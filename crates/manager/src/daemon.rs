@@ -71,6 +71,7 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Engine>> {
     let containers = Containers::new(Arc::clone(&shared));
     containers.adopt(metadata.containers()?).await?;
     sweep(&shared).await;
+    networks.guard(shared.closing.clone());
     let policies = containers.clone();
     shared.tasks.spawn(async move { policies.start_by_policy().await });
     let system = System::new(shared, containers.clone(), id);

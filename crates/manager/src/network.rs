@@ -8,10 +8,12 @@
 //! state/netns/<container id>    the container's namespace, while it runs
 //! ```
 //!
-//! Lock order: `State` (short, never across an await) is taken last.
+//! Lock order: `changes` (shared by whoever changes the kernel's networks, alone for a repair of all of them), then `State`
+//! (short, never across an await).
 
 mod describe;
 mod dns_server;
+mod guard;
 mod request;
 mod sandbox;
 
@@ -49,6 +51,7 @@ struct Inner {
     table: Table,
     library: brig_network::Networks,
     state: Mutex<State>,
+    changes: tokio::sync::RwLock<()>,
     tasks: TaskTracker,
 }
 
@@ -140,7 +143,17 @@ impl Networks {
             .map(|record| (record.config.id.clone(), record))
             .collect();
         let state = Mutex::new(State { networks, ..State::default() });
-        let this = Self(Arc::new(Inner { config, metadata, events, table, library, state, tasks }));
+        let changes = tokio::sync::RwLock::default();
+        let this = Self(Arc::new(Inner {
+            config,
+            metadata,
+            events,
+            table,
+            library,
+            state,
+            changes,
+            tasks,
+        }));
         this.make_defaults().await?;
         Ok(this)
     }
@@ -269,6 +282,7 @@ impl Networks {
             }
         }
         record.config.validate()?;
+        let _changing = self.0.changes.read().await;
         {
             // Again under the lock: two calls may have come this far.
             let mut state = self.state();
@@ -348,6 +362,7 @@ impl Networks {
     ///
     /// It does not exist, is one of the default networks, or a container is connected.
     pub async fn remove(&self, network: &str) -> Result<()> {
+        let _changing = self.0.changes.read().await;
         let record = {
             let mut state = self.state();
             let record = state.find(network)?.clone();

@@ -1,10 +1,11 @@
 //! Putting networks and endpoints into the kernel, and taking them out again.
 
 mod diagnosis;
+mod repair;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use brig_linux::ErrorKind as LinuxErrorKind;
@@ -277,16 +278,8 @@ impl Networks {
                 )
             })?;
         let host = endpoint.host_interface(network);
-        let pair = VethPair {
-            host: &host,
-            alias: &format!("{}:{}", self.bridge_alias(network), endpoint.id),
-            bridge: bridge.index,
-            netns: netns.as_fd(),
-            container: &endpoint.interface,
-            mac: endpoint.mac,
-            mtu: network.mtu.unwrap_or(bridge.mtu),
-            isolated: !network.inter_container,
-        };
+        let alias = self.endpoint_alias(network, endpoint);
+        let pair = veth_pair(network, endpoint, &host, &alias, &bridge, netns.as_fd());
         routes.delete_link(&host)?;
         routes.create_veth(&pair)?;
         configure_inside(endpoint, &mut Routes::open_in(netns.as_fd())?)?;
@@ -504,6 +497,30 @@ impl Networks {
 
     fn bridge_alias(&self, network: &NetworkConfig) -> String {
         format!("{}{}", self.instance.alias_prefix(), network.id)
+    }
+
+    fn endpoint_alias(&self, network: &NetworkConfig, endpoint: &Endpoint) -> String {
+        format!("{}:{}", self.bridge_alias(network), endpoint.id)
+    }
+}
+
+fn veth_pair<'a>(
+    network: &NetworkConfig,
+    endpoint: &'a Endpoint,
+    host: &'a InterfaceName,
+    alias: &'a str,
+    bridge: &Link,
+    netns: BorrowedFd<'a>,
+) -> VethPair<'a> {
+    VethPair {
+        host,
+        alias,
+        bridge: bridge.index,
+        netns,
+        container: &endpoint.interface,
+        mac: endpoint.mac,
+        mtu: network.mtu.unwrap_or(bridge.mtu),
+        isolated: !network.inter_container,
     }
 }
 

@@ -166,6 +166,20 @@ impl Routes {
         )?)
     }
 
+    /// Makes a link a port of a bridge.
+    pub(crate) fn set_controller(
+        &mut self,
+        index: u32,
+        name: &InterfaceName,
+        bridge: u32,
+    ) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = vec![LinkAttribute::Controller(bridge)];
+        let request = RouteNetlinkMessage::SetLink(message);
+        Ok(self.socket.request(&format!("plug link {name} into its bridge"), &request, 0)?)
+    }
+
     pub(crate) fn set_up(&mut self, index: u32, name: &InterfaceName) -> Result<()> {
         let request = RouteNetlinkMessage::SetLink(up(index));
         Ok(self.socket.request(&format!("set link {name} up"), &request, 0)?)

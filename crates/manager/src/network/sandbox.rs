@@ -51,10 +51,12 @@ impl Networks {
             brig_network::netns::create(&path).map_err(Error::from)
         })
         .await?;
+        let changing = self.0.changes.read().await;
         let reservations = self.allocate(record, &netns)?;
         // The record owns the links before they are made.
         self.0.metadata.put_container(record, Write::Durable).await?;
         self.connect_all(record).await?;
+        drop(changing);
         let mut joined = self.describe(record, &netns, Some(netns.clone())).await?;
         joined._reservations = reservations;
         Ok(joined)
@@ -272,6 +274,7 @@ impl Networks {
     async fn release_one(&self, record: &mut ContainerRecord, network: &str) -> Result<()> {
         let Some(attachment) = record.networks.get_mut(network) else { return Ok(()) };
         let Some(endpoint) = attachment.endpoint.take() else { return Ok(()) };
+        let _changing = self.0.changes.read().await;
         self.state().endpoints.remove(&(endpoint.network_id.clone(), record.id.clone()));
         let Ok(network) = self.find(&endpoint.network_id) else { return Ok(()) };
         let config = network.config.clone();
@@ -353,6 +356,7 @@ impl Networks {
         record: &mut ContainerRecord,
         network: &NetworkRecord,
     ) -> Result<()> {
+        let _changing = self.0.changes.read().await;
         let netns = self.namespaces().join(&record.id);
         let taken: BTreeSet<String> =
             endpoints(record).map(|endpoint| endpoint.endpoint.interface.to_string()).collect();
