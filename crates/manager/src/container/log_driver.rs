@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::config::{Config, parse_size};
 use crate::error::{Error, Result};
 use crate::metadata::ContainerRecord;
+use crate::name;
 
 /// Rotation of a json-file log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +71,14 @@ pub(crate) fn parse(record: &ContainerRecord, config: &Config) -> Result<Option<
             }
             "compress" => rotation.compress = value.parse().map_err(|_| wrong())?,
             // How docker's client would like it delivered; our shim never blocks the container.
-            "mode" | "max-buffer-size" | "labels" | "labels-regex" | "env" | "env-regex"
-            | "tag" => {}
+            "mode" | "max-buffer-size" => {}
+            "labels" | "env" => {}
+            "tag" => drop(tag(record, value)?),
+            "labels-regex" | "env-regex" => {
+                return Err(Error::unsupported(format!(
+                    "log option {name} is not built; list the names with labels or env"
+                )));
+            }
             _ => {
                 return Err(Error::invalid(format!(
                     "unknown log opt '{name}' for {driver} log driver"
@@ -80,6 +87,81 @@ pub(crate) fn parse(record: &ContainerRecord, config: &Config) -> Result<Option<
         }
     }
     Ok(Some(rotation))
+}
+
+/// What `logs --details` puts before each line: the labels and variables that the log options name, and the tag, in
+/// docker's form (sorted, URL-encoded, a blank at the end).
+pub(crate) fn details(record: &ContainerRecord, config: &Config) -> Result<String> {
+    let (_, options) = chosen(record, config);
+    let option = |name: &str| options.get(name).map(String::as_str).unwrap_or_default();
+    let mut details = BTreeMap::new();
+    let labels = record.config.labels.as_ref();
+    for name in option("labels").split(',') {
+        if let Some(value) = labels.and_then(|labels| labels.get(name)) {
+            details.insert(name.to_owned(), value.clone());
+        }
+    }
+    for wanted in option("env").split(',') {
+        let variables = record.config.env.iter().flatten().filter_map(|pair| pair.split_once('='));
+        for (name, value) in variables.filter(|(name, _)| *name == wanted) {
+            details.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    let tag = tag(record, option("tag"))?;
+    if !tag.is_empty() {
+        details.insert("tag".to_owned(), tag);
+    }
+    let pairs = details.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
+    Ok(format!("{} ", pairs.collect::<Vec<_>>().join(",")))
+}
+
+/// Fills in the tag's template, which may name the container and its image.
+fn tag(record: &ContainerRecord, template: &str) -> Result<String> {
+    let image = record.config.image.clone().unwrap_or_default();
+    let bare = record.image_id.strip_prefix("sha256:").unwrap_or(&record.image_id);
+    let mut tag = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (field, after) = after.split_once("}}").unwrap_or((after, ""));
+        let value = match field.trim() {
+            ".ID" => name::short(&record.id),
+            ".FullID" => &record.id,
+            ".Name" => &record.name,
+            ".ImageID" => name::short(bare),
+            ".ImageFullID" => &record.image_id,
+            ".ImageName" => &image,
+            ".DaemonName" => "brig",
+            other => {
+                return Err(Error::unsupported(format!(
+                    "{{{{{other}}}}} in log option tag is not built; use .ID, .FullID, .Name, .ImageID, .ImageFullID, \
+                     .ImageName or .DaemonName"
+                )));
+            }
+        };
+        tag.push_str(before);
+        tag.push_str(value);
+        rest = after;
+    }
+    Ok(tag + rest)
+}
+
+/// `application/x-www-form-urlencoded`.
+fn encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            b' ' => encoded.push('+'),
+            _ => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
@@ -109,8 +191,36 @@ mod tests {
     }
 
     #[test]
+    fn details_are_what_the_options_name() {
+        let mut record = ContainerRecord { id: "0123456789abcdef".into(), ..Default::default() };
+        record.name = "web".into();
+        record.config.labels =
+            Some([("tier".to_owned(), "a b".to_owned()), ("x".to_owned(), "y".to_owned())].into());
+        record.config.env = Some(vec!["MODE=fast&loose".into(), "PATH=/bin".into()]);
+        let options = [("labels", "tier,none"), ("env", "MODE"), ("tag", "{{.Name}}/{{.ID}}")];
+        let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let log = HostConfigLogConfig { typ: None, config: Some(options.into()) };
+        record.host_config.log_config = Some(log);
+        let config = Config::new("/r", "/s");
+        assert_eq!(
+            details(&record, &config).expect("good"),
+            "MODE=fast%26loose,tag=web%2F0123456789ab,tier=a+b "
+        );
+        assert_eq!(details(&ContainerRecord::default(), &config).expect("good"), " ");
+    }
+
+    #[test]
     fn what_is_not_built_or_not_known_is_refused() {
         assert!(of("journald", &[]).expect_err("unbuilt").report().contains("journald"));
+        assert!(
+            of("json-file", &[("env-regex", "^A")])
+                .expect_err("unbuilt")
+                .report()
+                .contains("env-regex")
+        );
+        assert!(
+            of("json-file", &[("tag", "{{.Foo}}")]).expect_err("unbuilt").report().contains(".Foo")
+        );
         assert!(of("json-file", &[("max-sise", "1m")]).is_err());
         assert!(of("json-file", &[("max-file", "0")]).is_err());
     }

@@ -41,6 +41,10 @@ pub(super) async fn logs(
     if log_driver::parse(record, &shared.config)?.is_none() {
         return Err(Error::unsupported("configured logging driver does not support reading"));
     }
+    let details = match request.details {
+        true => log_driver::details(record, &shared.config)?,
+        false => String::new(),
+    };
     let tty = record.config.tty.unwrap_or(false);
     let path = log_driver::path(&shared.config, &record.id);
     // The watch is set before the first read, so that nothing written in between goes unnoticed.
@@ -53,6 +57,7 @@ pub(super) async fn logs(
         watcher,
         views: handle.watch(),
         request,
+        details,
         tty,
         ended: false,
     };
@@ -69,6 +74,8 @@ struct Follower {
     watcher: Option<Watcher>,
     views: watch::Receiver<Arc<View>>,
     request: LogsRequest,
+    /// Put before each line, after the time.
+    details: String,
     tty: bool,
     ended: bool,
 }
@@ -135,11 +142,13 @@ impl Follower {
             let time =
                 if self.request.timestamps { format!("{} ", entry.time) } else { String::new() };
             if !self.tty {
-                let length = u32::try_from(time.len() + entry.log.len()).unwrap_or(u32::MAX);
+                let length = u32::try_from(time.len() + self.details.len() + entry.log.len())
+                    .unwrap_or(u32::MAX);
                 let [a, b, c, d] = length.to_be_bytes();
                 piece.extend_from_slice(&[if entry.stderr { 2 } else { 1 }, 0, 0, 0, a, b, c, d]);
             }
             piece.extend_from_slice(time.as_bytes());
+            piece.extend_from_slice(self.details.as_bytes());
             piece.extend_from_slice(entry.log.as_bytes());
         }
         piece.freeze()
