@@ -29,7 +29,8 @@ impl Images {
             News::Blob(blob) => sender.send_all(downloading(&blob)),
             _ => {}
         };
-        let _using = self.using().await;
+        // Nothing keeps removals away meanwhile: a download may take minutes. An image that is removed as soon as it has
+        // its name ends the pull with an error, and its layers go with the next removal.
         let pulled = self.0.client.pull(&reference, &options, &self.0.store, &observer).await?;
         let mut id = pulled.target.digest.to_string();
         for manifest in &pulled.manifests {
@@ -75,7 +76,7 @@ impl Images {
 
     pub(super) async fn load_now(&self, archive: ByteStream, sender: ProgressSender) -> Result<()> {
         let reader = stream::reader(archive);
-        let _using = self.using().await;
+        // As with a pull, nothing keeps removals away while the client sends.
         let loaded = self
             .blocking(move |this| archive::load(&this.0.store, reader).map_err(Error::from))
             .await?;
