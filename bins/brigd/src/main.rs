@@ -95,6 +95,7 @@ fn configuration(arguments: &Arguments) -> Result<Config> {
     if let Some(shim) = find_program("containerd-shim-brig-v1", &config.path) {
         config.shim = shim;
     }
+    config.init = find_init(&config.path);
     let default = std::path::Path::new(arguments::DEFAULT_CONFIG);
     match &arguments.config {
         Some(file) => config.load(file).map_err(Report)?,
@@ -117,6 +118,14 @@ fn find_program(name: &str, path: &str) -> Option<std::path::PathBuf> {
         own.as_deref().and_then(std::path::Path::parent).map(|directory| directory.join(name));
     let in_path = std::env::split_paths(path).map(|directory| directory.join(name));
     beside.into_iter().chain(in_path).find(|candidate| candidate.is_file())
+}
+
+/// What `--init` starts unless the configuration names a program. Programs without libraries come first, since the
+/// container's image has none for them.
+fn find_init(path: &str) -> Option<std::path::PathBuf> {
+    ["tini-static", "docker-init", "catatonit", "tini"]
+        .into_iter()
+        .find_map(|name| find_program(name, path))
 }
 
 /// An engine error whose message already tells its causes.

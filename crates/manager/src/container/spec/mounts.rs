@@ -20,7 +20,7 @@ pub(super) fn mounts(input: &Input<'_>) -> Result<Vec<Mount>> {
     if host.init == Some(true) {
         let init = input.config.init.as_ref().ok_or_else(|| {
             Error::unsupported(
-                "--init needs an init program: install tini, or set `init` in the configuration",
+                "--init needs an init program: install tini or catatonit, or set `init` in brigd's configuration",
             )
         })?;
         mounts.push(mount(INIT_DESTINATION, "bind", &init.display().to_string(), &["bind", "ro"])?);
