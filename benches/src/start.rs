@@ -24,12 +24,12 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     pack_busybox(&archive);
     let mut report = Report::default();
     let engine = Engine::start("bench").context("brigd cannot run here")?;
-    load(engine.client(&["load", "--quiet", "--input"]), &archive)?;
+    load(engine.brig_command(&["load", "--quiet", "--input"]), &archive)?;
     let docker = present(&mut report, "docker", docker_with(&archive));
     let podman = present(&mut report, "podman", podman_with(&archive));
     for network in ["bridge", "none"] {
         let words = ["run", "--rm", "--network", network, "busybox", "true"];
-        let mut contestants = vec![contestant("brig", || engine.client(&words))];
+        let mut contestants = vec![contestant("brig", || engine.brig_command(&words))];
         contestants.extend(docker.iter().map(|it| contestant("docker", || it.command(&words))));
         contestants.extend(podman.iter().map(|it| contestant("podman", || it.command(&words))));
         let title = words.join(" ");

@@ -2,11 +2,17 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
+    clippy::missing_panics_doc,
     reason = "a test that cannot be set up fails, and one that is skipped says so"
 )]
 
+mod background;
+mod image;
+mod peer;
+mod registry;
+mod terminal;
+
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,8 +20,32 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long brigd may take to listen, and a command to end.
+pub use background::Background;
+use image::busybox;
+pub use image::pack_busybox;
+pub use peer::Peer;
+pub use registry::Registry;
+pub use terminal::Terminal;
+
+/// How long brigd may take to listen, a command to end, and anything else to come true.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at something that is to come true.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// There is none for a minute; the message says what was waited for.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
 
 /// What a command came to.
 #[derive(Debug)]
@@ -57,6 +87,15 @@ impl Engine {
     /// Programs are there but the engine does not start.
     #[must_use]
     pub fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, "")
+    }
+
+    /// As [`start`](Self::start), with further lines of configuration.
+    ///
+    /// # Panics
+    /// Programs are there but the engine does not start.
+    #[must_use]
+    pub fn start_with(test: &str, settings: &str) -> Option<Self> {
         let missing =
             ["brigd", "containerd-shim-brig-v1"].iter().find(|name| !program(name).is_file());
         let reason = match (rustix::process::geteuid().is_root(), missing, busybox()) {
@@ -65,16 +104,16 @@ impl Engine {
                 format!("{} is not built: use cargo xtask test", program(name).display())
             }
             (.., None) => "busybox-static is not installed".to_owned(),
-            _ => return Some(Self::launch(test)),
+            _ => return Some(Self::launch(test, settings)),
         };
         eprintln!("SKIPPED {test}: {reason}");
         None
     }
 
-    fn launch(test: &str) -> Self {
+    fn launch(test: &str, settings: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("brig-engine-").tempdir().unwrap();
         let name = format!("brig-test-{}-{test}", std::process::id());
-        let config = format!("cgroup-parent = \"/{name}\"\n");
+        let config = format!("cgroup-parent = \"/{name}\"\n{settings}");
         fs::write(directory.path().join("config.toml"), config).unwrap();
         let mut holder = Command::new("unshare")
             .args([
@@ -103,7 +142,16 @@ impl Engine {
     /// There is no docker command line, or the command does not end.
     #[must_use]
     pub fn docker(&self, words: &[&str]) -> Outcome {
-        self.run(Command::new("docker").env("DOCKER_HOST", self.address()).args(words))
+        self.run(&self.docker_command(words))
+    }
+
+    /// The docker command line against the engine, not started yet.
+    #[must_use]
+    pub fn docker_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", self.address()).env("DOCKER_CONFIG", self.path("docker"));
+        command.args(words).current_dir(self.directory.path());
+        command
     }
 
     /// Runs `brig` against the engine.
@@ -112,15 +160,21 @@ impl Engine {
     /// `brig` is not built, or the command does not end.
     #[must_use]
     pub fn brig(&self, words: &[&str]) -> Outcome {
-        self.run(&mut self.client(words))
+        self.run(&self.brig_command(words))
     }
 
-    /// `brig` on this engine, for a caller that runs it by itself.
+    /// `brig` against the engine, not started yet.
     #[must_use]
-    pub fn client(&self, words: &[&str]) -> Command {
+    pub fn brig_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(program("brig"));
-        command.env("BRIG_HOST", self.address()).args(words);
+        command.env("BRIG_HOST", self.address()).args(words).current_dir(self.directory.path());
         command
+    }
+
+    /// Runs the same words with docker and with `brig`.
+    #[must_use]
+    pub fn both(&self, words: &[&str]) -> [Outcome; 2] {
+        [self.docker(words), self.brig(words)]
     }
 
     /// Runs a program in the engine's network namespace, as the engine's host would.
@@ -129,11 +183,30 @@ impl Engine {
     /// The program cannot be started or does not end.
     #[must_use]
     pub fn on_host(&self, words: &[&str]) -> Outcome {
-        let namespace = format!("--net=/proc/{}/ns/net", self.holder.id());
-        self.run(Command::new("nsenter").arg(namespace).args(words))
+        self.run(&self.host_command(words))
     }
 
-    fn run(&self, command: &mut Command) -> Outcome {
+    /// A program in the engine's network and mount namespaces, not started yet.
+    #[must_use]
+    pub fn host_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        let holder = self.holder.id();
+        command
+            .arg(format!("--net=/proc/{holder}/ns/net"))
+            .arg(format!("--mount=/proc/{holder}/ns/mnt"))
+            .args(words);
+        command
+    }
+
+    /// The process that holds the engine's namespaces.
+    #[must_use]
+    pub fn holder(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// Runs a command to its end, which must come within a minute.
+    #[must_use]
+    pub fn run(&self, command: &Command) -> Outcome {
         let seconds = PATIENCE.as_secs().to_string();
         let mut bounded = Command::new("timeout");
         bounded
@@ -168,10 +241,40 @@ impl Engine {
     /// # Panics
     /// The new one does not start.
     pub fn crash_and_restart(&mut self) {
+        self.crash();
+        self.restart();
+    }
+
+    /// Kills brigd without warning.
+    pub fn crash(&mut self) {
         self.daemon.kill().unwrap();
         self.daemon.wait().unwrap();
+    }
+
+    /// Ends brigd in an orderly way.
+    pub fn shut_down(&mut self) {
+        self.terminate();
+        self.daemon.wait().unwrap();
+    }
+
+    fn terminate(&self) {
+        if let Some(pid) =
+            i32::try_from(self.daemon.id()).ok().and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    }
+
+    /// Starts brigd again after it went.
+    pub fn restart(&mut self) {
         self.daemon = spawn_daemon(self.directory.path(), self.holder.id());
         self.wait_until_it_listens();
+    }
+
+    /// What a Go template says about a container.
+    #[must_use]
+    pub fn inspect(&self, container: &str, template: &str) -> String {
+        self.docker(&["inspect", "-f", template, container]).success()
     }
 
     /// A file for the test's own use.
@@ -193,7 +296,9 @@ impl Engine {
         }
     }
 
-    fn log(&self) -> String {
+    /// What brigd has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("brigd.log")).unwrap_or_default()
     }
 
@@ -208,11 +313,7 @@ impl Engine {
                 leaks.push(format!("process {}", command.replace('\0', " ")));
             }
         }
-        let mounts = self.run(Command::new("nsenter").args([
-            format!("--mount=/proc/{}/ns/mnt", self.holder.id()),
-            "cat".to_owned(),
-            "/proc/self/mountinfo".to_owned(),
-        ]));
+        let mounts = self.on_host(&["cat", "/proc/self/mountinfo"]);
         leaks.extend(
             mounts.stdout.lines().filter(|line| line.contains(&directory)).map(str::to_owned),
         );
@@ -239,11 +340,7 @@ impl Drop for Engine {
         }
         let leaks = self.leaks();
         let log = self.log();
-        if let Some(pid) =
-            i32::try_from(self.daemon.id()).ok().and_then(rustix::process::Pid::from_raw)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
+        self.terminate();
         let _ = self.daemon.wait();
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
@@ -288,75 +385,4 @@ fn program(name: &str) -> PathBuf {
         PathBuf::from,
     );
     directory.join(name)
-}
-
-fn busybox() -> Option<PathBuf> {
-    ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(PathBuf::from).find(|path| path.is_file())
-}
-
-/// Packs busybox and its applets in the form `docker save` writes.
-///
-/// # Panics
-/// busybox-static is not installed, or the archive cannot be written.
-pub fn pack_busybox(archive: &Path) {
-    let busybox = busybox().unwrap();
-    let applets = Command::new(&busybox).arg("--list").output().unwrap().stdout;
-    let mut layer = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: Option<&str>| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(data.len() as u64);
-        match link {
-            Some(link) => layer.append_link(&mut header, path, link).unwrap(),
-            None => layer.append_data(&mut header, path, data).unwrap(),
-        }
-    };
-    for directory in ["bin/", "etc/", "tmp/"] {
-        add(directory, tar::EntryType::Directory, 0o755, b"", None);
-    }
-    add(
-        "etc/passwd",
-        tar::EntryType::Regular,
-        0o644,
-        b"root:x:0:0:root:/:/bin/sh\nme:x:1000:1000::/:/bin/sh\n",
-        None,
-    );
-    add("etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\nme:x:1000:\n", None);
-    add("bin/busybox", tar::EntryType::Regular, 0o755, &fs::read(&busybox).unwrap(), None);
-    for applet in
-        String::from_utf8(applets).unwrap().split_whitespace().filter(|name| *name != "busybox")
-    {
-        add(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, b"", Some("busybox"));
-    }
-    let layer = layer.into_inner().unwrap();
-    let digest = sha256(&layer);
-    let config = format!(
-        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/bin"],"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#,
-        if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
-    );
-    let manifest =
-        br#"[{"Config":"config.json","RepoTags":["busybox:latest"],"Layers":["layer.tar"]}]"#;
-    let mut outer = tar::Builder::new(fs::File::create(archive).unwrap());
-    for (name, data) in [
-        ("manifest.json", &manifest[..]),
-        ("config.json", config.as_bytes()),
-        ("layer.tar", &layer),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o644);
-        header.set_size(data.len() as u64);
-        outer.append_data(&mut header, name, data).unwrap();
-    }
-    outer.into_inner().unwrap().flush().unwrap();
-}
-
-fn sha256(data: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    use sha2::Digest as _;
-    sha2::Sha256::digest(data).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
