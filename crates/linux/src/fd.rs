@@ -9,9 +9,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
 use crate::{Error, ErrorKind, Result};
@@ -65,9 +66,8 @@ unsafe fn close_range(first: u32, last: u32) -> rustix::io::Result<()> {
 }
 
 /// The error number which the libc wrapper of this thread's last failed call left.
-pub(crate) fn last_errno() -> rustix::io::Errno {
-    rustix::io::Errno::from_io_error(&std::io::Error::last_os_error())
-        .unwrap_or(rustix::io::Errno::IO)
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// Sends `bytes` with the descriptors `fds` (at most [`MESSAGE_DESCRIPTORS_MAX`]) over a Unix socket, without
@@ -84,7 +84,7 @@ pub fn send_with_fds(
         [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(rustix::io::Errno::TOOBIG);
+        return Err(Errno::TOOBIG);
     }
     rustix::io::retry_on_intr(|| {
         rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
@@ -134,6 +134,27 @@ pub fn connect_unix(path: &Path) -> Result<UnixStream> {
         .map_err(|error| error.context(format!("connect to {}", path.display())))
 }
 
+/// Whether somebody listens on the Unix stream socket at `path`. Never waits: a listener that is too busy to take a
+/// connection is one. It sees a connection that ends without a byte.
+///
+/// # Errors
+/// `InvalidInput` for a path without a name; otherwise the system's.
+pub fn is_listening(path: &Path) -> Result<bool> {
+    with_short_path(path, |short| {
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        match rustix::net::connect(&socket, &SocketAddrUnix::new(short)?) {
+            Ok(()) | Err(Errno::AGAIN) => Ok(true),
+            Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    })
+}
+
 fn with_short_path<T>(path: &Path, call: impl Fn(&Path) -> std::io::Result<T>) -> Result<T> {
     let attempt = || format!("use socket {}", path.display());
     if path.as_os_str().len() < 100 {
@@ -169,8 +190,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let deep = directory.path().join("d".repeat(150));
         std::fs::create_dir(&deep).unwrap();
-        let listener = listen_unix(&deep.join("s")).unwrap();
-        let _client = connect_unix(&deep.join("s")).unwrap();
+        let path = deep.join("s");
+        assert!(!is_listening(&path).unwrap(), "nothing is there");
+        let listener = listen_unix(&path).unwrap();
+        let _client = connect_unix(&path).unwrap();
         listener.accept().unwrap();
+        assert!(is_listening(&path).unwrap());
+        drop(listener);
+        assert!(!is_listening(&path).unwrap(), "only the name is there");
     }
 }

@@ -1,6 +1,6 @@
 //! Start, kill, delete and the state in between.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -29,10 +29,20 @@ impl Container {
         let mut stream = brig_linux::fd::connect_unix(&socket)
             .map_err(|error| Error::from(error).context(format!("start {}", state.id)))?;
         let failed = |source| Error::system(format!("start {}", state.id), source);
-        stream.write_all(b"S").map_err(failed)?;
-        // Closed by the exec: an end of file is success.
+        // Closed by the exec: an end of file is success. So is a connection that the exec closed before it was
+        // accepted, where an earlier start said the word and was killed.
         let mut answer = Vec::new();
-        stream.take(MESSAGE_MAX as u64).read_to_end(&mut answer).map_err(failed)?;
+        let said = stream.write_all(b"S");
+        let heard =
+            said.and_then(|()| stream.take(MESSAGE_MAX as u64).read_to_end(&mut answer).map(drop));
+        match heard {
+            Err(source)
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                ) => {}
+            other => other.map_err(failed)?,
+        }
         let _ = std::fs::remove_file(&socket);
         match Message::decode(&answer) {
             Some(Message::Failed(failure)) => {
@@ -80,7 +90,9 @@ impl Container {
         if self.init(state).is_none() {
             return Ok(Status::Stopped);
         }
-        if self.directory.start_socket().exists() {
+        // The name alone says nothing: a start that was killed leaves it behind.
+        let socket = self.directory.start_socket();
+        if socket.exists() && brig_linux::fd::is_listening(&socket)? {
             return Ok(Status::Created);
         }
         let frozen = Cgroup::open(&state.cgroup)
