@@ -17,11 +17,15 @@ use crate::process::{self, cargo, require_root, show, step, target_directory};
 /// Real parts that the integration tests use: a registry, an image tool as second client, peers and probes.
 const PACKAGES: &[&str] = &[
     "busybox-static",
+    "conmon",
+    "containerd",
     "curl",
+    "docker.io",
     "docker-registry",
     "iproute2",
     "libseccomp-dev",
     "nftables",
+    "podman",
     "procps",
     "runc",
     "skopeo",
@@ -31,8 +35,8 @@ const PACKAGES: &[&str] = &[
     "util-linux",
 ];
 
-/// The packages whose programs the engine's tests start.
-const PROGRAMS: &[&str] = &["brig", "brigd", "containerd-shim-brig-v1"];
+/// The packages whose programs the engines' tests start.
+const PROGRAMS: &[&str] = &["brig", "brigd", "brig-runtime-cli", "containerd-shim-brig-v1"];
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {

@@ -21,8 +21,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub use background::Background;
-use image::busybox;
-pub use image::pack_busybox;
+pub use image::{busybox, pack_busybox};
 pub use peer::Peer;
 pub use registry::Registry;
 pub use terminal::Terminal;
@@ -379,7 +378,8 @@ fn spawn_daemon(directory: &Path, holder: u32) -> Child {
 }
 
 /// The programs under test: in `BRIG_TEST_PROGRAMS`, else where cargo puts them.
-fn program(name: &str) -> PathBuf {
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
     let directory = std::env::var_os("BRIG_TEST_PROGRAMS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug"),
         PathBuf::from,

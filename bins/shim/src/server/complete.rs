@@ -238,10 +238,16 @@ impl Shim {
             let _best_effort = watch.watch(EventFlags::IN);
         }
         let id = process.container.clone();
-        let Some(container) = self.containers.get_mut(&id) else { return };
-        if oom_killed && !container.oom_killed {
-            container.oom_killed = true;
-            self.publish(&TaskOom { container_id: id });
+        if oom_killed {
+            self.memory_ran_out(&id);
+        }
+    }
+
+    /// Tells, once, that the kernel killed something in a container for want of memory.
+    pub(super) fn memory_ran_out(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if !std::mem::replace(&mut container.oom_killed, true) {
+            self.publish(&TaskOom { container_id: id.to_owned() });
         }
     }
 }

@@ -104,16 +104,20 @@ impl Shim {
             exit_status: exit.code,
             exited_at: Some(exit.at),
         };
-        if process.is_init() {
-            let record = ExitRecord {
-                pid: process.pid,
-                exit_code: exit.code,
-                signal: exit.signal,
-                oom_killed,
-                started_at: process.started_at,
-                exited_at: exit.at,
-                error: None,
-            };
+        let record = process.is_init().then_some(ExitRecord {
+            pid: process.pid,
+            exit_code: exit.code,
+            signal: exit.signal,
+            oom_killed,
+            started_at: process.started_at,
+            exited_at: exit.at,
+            error: None,
+        });
+        if oom_killed {
+            // The kernel's notice may come after the end, or the end before the answer to our question.
+            self.memory_ran_out(&id);
+        }
+        if let Some(record) = record {
             self.record(&id, &record);
         }
         self.answer_waiters(waiters, exit);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Debian's static busybox, where it is installed.
-pub(super) fn busybox() -> Option<PathBuf> {
+#[must_use]
+pub fn busybox() -> Option<PathBuf> {
     ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(PathBuf::from).find(|path| path.is_file())
 }
 

@@ -1,0 +1,217 @@
+//! containerd 1.6, by `ctr`: our shim by its contract, and our runtime below containerd's own shim.
+
+use std::fs;
+
+use support::engine::Outcome;
+
+use crate::host::{Host, IMAGE};
+
+/// containerd finds `containerd-shim-brig-v1` for this name by PATH.
+const RUNTIME: [&str; 2] = ["--runtime", "io.containerd.brig.v1"];
+
+const SOCKET: &str = "/run/containerd/containerd.sock";
+
+struct Containerd(Host);
+
+impl Containerd {
+    fn start(test: &str) -> Option<Self> {
+        let host = Host::start(test, &["containerd", "ctr"])?;
+        let root = host.text("containerd");
+        let config = format!(
+            "version = 2\nroot = {root:?}\nstate = \"/run/containerd\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {SOCKET:?}\n"
+        );
+        fs::write(host.path("containerd.toml"), config).unwrap();
+        let mut containerd = Self(host);
+        containerd.launch();
+        let archive = containerd.0.text("busybox.tar");
+        let _ = containerd.ctr(&["image", "import", &archive]).success();
+        Some(containerd)
+    }
+
+    fn launch(&mut self) {
+        let config = self.0.text("containerd.toml");
+        self.0.spawn(&["containerd", "--config", &config], "engine.log");
+        self.0.until("containerd answers", || self.ctr(&["version"]).code == Some(0));
+    }
+
+    fn ctr(&self, words: &[&str]) -> Outcome {
+        self.0.run(&[&["ctr"], words].concat())
+    }
+
+    /// Runs a script in a new container and removes it.
+    fn run(&self, options: &[&str], id: &str, script: &str) -> Outcome {
+        let before: Vec<&str> = [&["run", "--rm"][..], &RUNTIME, options].concat();
+        self.ctr(&[&before[..], &[IMAGE, id, "sh", "-c", script]].concat())
+    }
+
+    /// Leaves a container running.
+    fn run_detached(&self, options: &[&str], id: &str, script: &str) {
+        let before: Vec<&str> = [&["run", "--detach"][..], options].concat();
+        let _ = self.ctr(&[&before[..], &[IMAGE, id, "sh", "-c", script]].concat()).success();
+    }
+
+    fn status(&self, id: &str) -> String {
+        let list = self.ctr(&["task", "list"]).success();
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id));
+        line.and_then(|line| line.split_whitespace().nth(2)).unwrap_or_default().to_owned()
+    }
+
+    /// Kills, deletes and removes.
+    fn remove(&self, id: &str) {
+        let _ = self.ctr(&["task", "kill", "--signal", "KILL", id]).success();
+        self.0.until("the task stops", || self.status(id) == "STOPPED");
+        let _ = self.ctr(&["task", "delete", id]).success();
+        let _ = self.ctr(&["container", "delete", id]).success();
+    }
+
+    /// Writes events to a file from now on.
+    fn record_events(&mut self, file: &str) {
+        self.0.spawn(&["ctr", "events"], file);
+        let label = ["namespace", "label", &self.0.name.clone(), "watched=yes"];
+        // The subscription is there once an event of ours comes through.
+        self.0.until("events arrive", || {
+            let _ = self.ctr(&label).success();
+            self.0.read(file).contains("/namespaces/update")
+        });
+    }
+
+    /// Waits for an event and answers what it says.
+    fn event(&self, file: &str, topic: &str, id: &str) -> String {
+        let mut found = String::new();
+        let container = format!("\"container_id\":\"{id}\"");
+        self.0.until(&format!("{topic} of {id}"), || {
+            let events = self.0.read(file);
+            let line =
+                events.lines().find(|line| line.contains(topic) && line.contains(&container));
+            found = line.unwrap_or_default().to_owned();
+            line.is_some()
+        });
+        found
+    }
+}
+
+#[test]
+fn containerd_runs_a_container_from_create_to_delete() {
+    let Some(mut containerd) = Containerd::start("lifecycle") else { return };
+    containerd.record_events("events");
+    assert_eq!(containerd.run(&[], "hello", "echo hello; echo oops >&2").success(), "hello");
+    assert_eq!(containerd.run(&[], "seven", "exit 7").code, Some(7));
+    assert!(containerd.event("events", "/tasks/exit ", "seven").contains("\"exit_status\":7"));
+    containerd.run_detached(&RUNTIME, "long", "sleep 1000");
+    assert_eq!(containerd.status("long"), "RUNNING");
+    let exec = ["task", "exec", "--exec-id", "one", "long", "sh", "-c", "echo out; exit 3"];
+    let exec = containerd.ctr(&exec);
+    assert_eq!((exec.code, &*exec.stdout), (Some(3), "out\n"));
+    let _ = containerd.ctr(&["task", "pause", "long"]).success();
+    assert_eq!(containerd.status("long"), "PAUSED");
+    let _ = containerd.ctr(&["task", "resume", "long"]).success();
+    assert_eq!(containerd.status("long"), "RUNNING");
+    let metrics = containerd.ctr(&["task", "metrics", "long"]).success();
+    assert!(metrics.contains("memory") && metrics.contains("pids.current"), "{metrics}");
+    let pids = containerd.ctr(&["task", "ps", "long"]).success();
+    assert_eq!(pids.lines().count(), 2, "{pids}");
+    let checkpoint = containerd.ctr(&["task", "checkpoint", "long"]);
+    assert!(checkpoint.stderr.contains("not implemented"), "{checkpoint:?}");
+    containerd.remove("long");
+    for topic in
+        ["create", "start", "exec-added", "exec-started", "paused", "resumed", "exit", "delete"]
+    {
+        let _ = containerd.event("events", &format!("/tasks/{topic} "), "long");
+    }
+    let exit = containerd.event("events", "/tasks/delete ", "long");
+    assert!(exit.contains("\"exit_status\":137"), "{exit}");
+    containerd.0.kill_daemon();
+}
+
+#[test]
+fn containerd_gives_a_container_a_terminal_and_input() {
+    let Some(containerd) = Containerd::start("terminal") else { return };
+    let words = [&["ctr", "run", "--rm", "--tty"][..], &RUNTIME, &[IMAGE, "tty", "tty"]].concat();
+    let seen = containerd.0.run_on_terminal(&words).success();
+    assert!(seen.contains("/dev/pts/0"), "{seen:?}");
+    // ctr passes the end of its input on only once the task exists.
+    let input = "until ctr task list | grep -q 'input.*RUNNING'; do :; done; printf 'a\\nb\\n'";
+    let piped = format!("({input}) | ctr run --rm {} {IMAGE} input cat", RUNTIME.join(" "));
+    assert_eq!(containerd.0.run(&["sh", "-c", &piped]).success(), "a\nb");
+    let exec = ["ctr", "task", "exec", "--tty", "--exec-id", "t", "long", "tty"];
+    containerd.run_detached(&RUNTIME, "long", "sleep 1000");
+    let seen = containerd.0.run_on_terminal(&exec).success();
+    assert!(seen.contains("/dev/pts/0"), "{seen:?}");
+    containerd.remove("long");
+}
+
+#[test]
+fn containerd_hears_of_memory_that_ran_out() {
+    let Some(mut containerd) = Containerd::start("memory") else { return };
+    containerd.record_events("events");
+    let script = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
+    let limit = ["--memory-limit", "8388608"];
+    assert_eq!(containerd.run(&limit, "hungry", script).code, Some(137));
+    let _ = containerd.event("events", "/tasks/oom ", "hungry");
+    containerd.0.kill_daemon();
+}
+
+#[test]
+fn a_container_outlives_containerd_and_its_exit_code_waits() {
+    let Some(mut containerd) = Containerd::start("restart") else { return };
+    let gate = containerd.0.path("gate");
+    assert!(std::process::Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    let mount = format!("type=bind,src={},dst=/gate,options=rbind:ro", gate.display());
+    let options = [&RUNTIME[..], &["--mount", &mount]].concat();
+    containerd.run_detached(&options, "ends", "cat /gate; exit 7");
+    containerd.run_detached(&RUNTIME, "stays", "sleep 1000");
+    let pids = containerd.ctr(&["task", "ps", "ends"]).success();
+    let inside: String = pids.lines().nth(1).unwrap().split_whitespace().next().unwrap().into();
+    containerd.0.kill_daemon();
+    // Opening a FIFO for writing waits for its reader, so the container is told while containerd is down.
+    fs::write(&gate, "go\n").unwrap();
+    containerd.0.until("the container ends", || {
+        containerd.0.run(&["test", "-d", &format!("/proc/{inside}")]).code != Some(0)
+    });
+    containerd.launch();
+    assert_eq!(containerd.status("ends"), "STOPPED");
+    let deleted = containerd.ctr(&["task", "delete", "ends"]);
+    assert!(deleted.stderr.contains("exit code 7"), "{deleted:?}");
+    let _ = containerd.ctr(&["container", "delete", "ends"]).success();
+    assert_eq!(containerd.status("stays"), "RUNNING");
+    let exec = ["task", "exec", "--exec-id", "again", "stays", "echo", "again"];
+    assert_eq!(containerd.ctr(&exec).success(), "again");
+    containerd.record_events("events");
+    containerd.remove("stays");
+    let exit = containerd.event("events", "/tasks/delete ", "stays");
+    assert!(exit.contains("\"exit_status\":137"), "{exit}");
+    containerd.0.kill_daemon();
+}
+
+#[test]
+fn containerd_s_own_shim_drives_our_runtime() {
+    let Some(mut containerd) = Containerd::start("runc-shim") else { return };
+    containerd.record_events("events");
+    let runtime = containerd.0.text("bin/brig-runtime");
+    let binary = ["--runc-binary", &*runtime];
+    let words = [&["run", "--rm"], &binary[..], &[IMAGE, "five", "sh", "-c", "exit 5"]].concat();
+    assert_eq!(containerd.ctr(&words).code, Some(5));
+    let tty = [&["ctr", "run", "--rm", "--tty"], &binary[..], &[IMAGE, "tty", "tty"]].concat();
+    let seen = containerd.0.run_on_terminal(&tty).success();
+    assert!(seen.contains("/dev/pts/0"), "{seen:?}");
+    containerd.run_detached(&binary, "long", "sleep 1000");
+    let exec = ["task", "exec", "--exec-id", "one", "long", "echo", "inside"];
+    assert_eq!(containerd.ctr(&exec).success(), "inside");
+    let _ = containerd.ctr(&["task", "pause", "long"]).success();
+    assert_eq!(containerd.status("long"), "PAUSED");
+    let _ = containerd.ctr(&["task", "resume", "long"]).success();
+    let metrics = containerd.ctr(&["task", "metrics", "long"]).success();
+    assert!(metrics.contains("pids.current"), "{metrics}");
+    assert_eq!(containerd.ctr(&["task", "ps", "long"]).success().lines().count(), 2);
+    containerd.remove("long");
+    let script = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
+    let hungry = [
+        &["run", "--rm", "--memory-limit", "8388608"],
+        &binary[..],
+        &[IMAGE, "hungry", "sh", "-c", script],
+    ];
+    assert_eq!(containerd.ctr(&hungry.concat()).code, Some(137));
+    let _ = containerd.event("events", "/tasks/oom ", "hungry");
+    containerd.0.kill_daemon();
+}
