@@ -314,6 +314,31 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_every_key_and_no_other() {
+        let document = include_str!("../../../docs/configuration.md");
+        let documented: Vec<&str> = document
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        let refusal = toml::from_str::<File>("no-such-key = 1")
+            .expect_err("unknown key")
+            .message()
+            .to_owned();
+        let known = refusal.split("expected one of ").nth(1).expect("serde lists the fields");
+        let known: Vec<&str> = known.split(", ").map(|key| key.trim_matches('`')).collect();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn the_documented_example_is_valid() {
+        let document = include_str!("../../../docs/configuration.md");
+        let example = document.split("```toml").nth(1).and_then(|rest| rest.split("```").next());
+        let mut config = Config::new("/r", "/s");
+        config.apply(example.expect("an example")).expect("a valid example");
+        assert_eq!(config.bridge, "brig-two");
+    }
+
+    #[test]
     fn relative_directories_and_unknown_log_drivers_are_refused() {
         assert!(Config::new("r", "/s").check().is_err());
         let mut config = Config::new("/r", "/s");
