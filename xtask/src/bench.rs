@@ -36,7 +36,7 @@ pub(crate) fn run_benchmark(options: &Options) -> Result<()> {
     require_root("a benchmark (it runs containers)")?;
     packages::ensure(PACKAGES)?;
     let programs = target_directory().join("dist/bin");
-    binaries::build(&programs)?;
+    binaries::build(&programs, binaries::Profile::Release)?;
     step("Building the benchmarks");
     run(cargo().args(["build", "--locked", "--release", "-p", "brig-benches"]))?;
     step("Measuring");

@@ -1,10 +1,11 @@
-//! Release builds of the four programs.
+//! Builds of the four programs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use clap::ValueEnum;
 
+use crate::install::put_file;
 use crate::packages;
 use crate::process::{cargo, run, step, target_directory};
 
@@ -15,16 +16,57 @@ const STATIC: &[(&str, &str)] =
 /// The programs that stay dynamic: they resolve names through the system's libraries.
 const DYNAMIC: &[&str] = &["brig", "brigd"];
 
-/// Builds the four release programs and copies them to `directory`.
-pub(crate) fn build(directory: &Path) -> Result<Vec<PathBuf>> {
+/// How programs are built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// As they are used: optimised, the runtime and the shim static
+    #[default]
+    Release,
+    /// As the tests build them: quickly
+    Dev,
+}
+
+/// The cargo packages of the four programs.
+pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
+    DYNAMIC.iter().copied().chain(STATIC.iter().map(|(package, _)| *package))
+}
+
+/// Builds the four programs and copies them to `directory`.
+pub(crate) fn build(directory: &Path, profile: Profile) -> Result<Vec<PathBuf>> {
     packages::ensure(packages::BUILD)?;
-    step("Building brig and brigd (release)");
-    let mut dynamic = cargo();
-    dynamic.args(["build", "--locked", "--release"]);
-    for name in DYNAMIC {
-        dynamic.args(["-p", name]);
+    let target = target_directory();
+    let statics = STATIC.iter().map(|(_, program)| *program);
+    let built: Vec<PathBuf> = match profile {
+        Profile::Release => {
+            build_release()?;
+            let dynamic = DYNAMIC.iter().map(|name| target.join("release").join(name));
+            dynamic.chain(statics.map(|name| target.join("static").join(name))).collect()
+        }
+        Profile::Dev => {
+            step("Building the four programs");
+            let names = packages().flat_map(|name| ["-p", name]);
+            run(cargo().args(["build", "--locked"]).args(names))?;
+            DYNAMIC
+                .iter()
+                .copied()
+                .chain(statics)
+                .map(|name| target.join("debug").join(name))
+                .collect()
+        }
+    };
+    let mut copies = Vec::new();
+    for from in built {
+        let to = directory.join(from.file_name().unwrap_or_default());
+        put_file(&from, &to)?;
+        copies.push(to);
     }
-    run(&mut dynamic)?;
+    Ok(copies)
+}
+
+fn build_release() -> Result<()> {
+    step("Building brig and brigd (release)");
+    let names = DYNAMIC.iter().flat_map(|name| ["-p", name]);
+    run(cargo().args(["build", "--locked", "--release"]).args(names))?;
     for (package, program) in STATIC {
         step(&format!("Building {program} (static)"));
         // Through `cargo rustc`, since RUSTFLAGS without --target would also reach procedural macros, which cannot be static.
@@ -38,24 +80,5 @@ pub(crate) fn build(directory: &Path) -> Result<Vec<PathBuf>> {
             "relocation-model=static",
         ]))?;
     }
-    collect(directory)
-}
-
-fn collect(directory: &Path) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
-    let target = target_directory();
-    let built = DYNAMIC
-        .iter()
-        .map(|name| target.join("release").join(name))
-        .chain(STATIC.iter().map(|(_, program)| target.join("static").join(program)));
-    let mut installed = Vec::new();
-    for from in built {
-        let to = directory.join(from.file_name().unwrap_or_default());
-        // A running program cannot be overwritten, but its name can be given to a new file.
-        let _ = fs::remove_file(&to);
-        fs::copy(&from, &to)
-            .with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
-        installed.push(to);
-    }
-    Ok(installed)
+    Ok(())
 }

@@ -48,7 +48,7 @@ pub(crate) fn run() -> Result<()> {
 
 fn perform() -> Result<()> {
     let programs = target_directory().join("dist/bin");
-    binaries::build(&programs)?;
+    binaries::build(&programs, binaries::Profile::Release)?;
     let archive = image::debian(&image::nginx())?;
     let registry = Registry::start()?;
     let daemon = Daemon::start(&programs)?;

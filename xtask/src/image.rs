@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::packages;
-use crate::process::{command, run, step, target_directory};
+use crate::process::{command, output, run, step, target_directory};
 
 /// What an image is to be.
 #[derive(Debug)]
@@ -52,8 +53,8 @@ pub(crate) fn debian(recipe: &Recipe<'_>) -> Result<PathBuf> {
     step(&format!("Making {} out of Debian packages", recipe.name));
     let work = tempfile::tempdir_in(&directory).context("make a work directory")?;
     let layer = work.path().join("layer.tar");
-    let mut bootstrap = command("mmdebstrap");
-    bootstrap.args(["--quiet", "--variant=essential"]);
+    let mut bootstrap = mmdebstrap();
+    bootstrap.arg("--variant=essential");
     if !recipe.packages.is_empty() {
         bootstrap.arg(format!("--include={}", recipe.packages.join(",")));
     }
@@ -100,6 +101,49 @@ fn docker_archive(layer: &Path, recipe: &Recipe<'_>, work: &Path, archive: &Path
     fs::rename(&unfinished, archive).with_context(|| format!("rename to {}", archive.display()))
 }
 
+/// mmdebstrap, as strict about the age of package lists as the host itself is.
+pub(crate) fn mmdebstrap() -> Command {
+    let mut bootstrap = command("mmdebstrap");
+    bootstrap.arg("--quiet");
+    let key = "Acquire::Check-Valid-Until";
+    let setting = output(command("apt-config").args(["dump", key])).unwrap_or_default();
+    if setting.contains("\"false\"") {
+        // Mirrors that stand still are in use; the signatures are checked all the same.
+        bootstrap.arg(format!("--aptopt={key} \"false\""));
+    }
+    bootstrap
+}
+
+/// Arguments for mmdebstrap: the host's own package sources, and Debian 12's backports from the same place.
+pub(crate) fn backports() -> Result<[String; 2]> {
+    let sources = apt_sources().context(
+        "this machine has no package sources of Debian 12 in /etc/apt to take backports from",
+    )?;
+    let text = fs::read_to_string(sources).with_context(|| format!("read {sources}"))?;
+    let mirror = mirror(&text).with_context(|| {
+        format!(
+            "{sources} names no mirror of bookworm's main archive, from where backports would come"
+        )
+    })?;
+    let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let line = format!("deb [signed-by={key}] {mirror} bookworm-backports main");
+    Ok([sources.to_owned(), line])
+}
+
+/// The address from which `text`, in either form of sources.list(5), takes bookworm's main archive.
+fn mirror(text: &str) -> Option<&str> {
+    let names_release = |words: &str| words.split_whitespace().any(|word| word == "bookworm");
+    let line = text.lines().find(|line| line.starts_with("deb ") && names_release(line));
+    let field = || {
+        text.split("\n\n").find_map(|stanza| {
+            stanza.lines().find(|line| line.starts_with("Suites:") && names_release(line))?;
+            stanza.lines().find(|line| line.starts_with("URIs:"))
+        })
+    };
+    let words = line.or_else(field)?;
+    words.split_whitespace().find(|word| word.contains(":/"))
+}
+
 /// The host's own package sources, so that an image is made from where the host itself installs.
 fn apt_sources() -> Option<&'static str> {
     ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"]
@@ -127,7 +171,7 @@ impl io::Write for Hasher {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -138,4 +182,20 @@ fn hex(bytes: &[u8]) -> String {
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path).with_context(|| format!("create {}", path.display()))?;
     file.write_all(bytes).with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_found_in_both_forms_of_sources() {
+        let old = "# deb http://no/debian bookworm main\ndeb http://security/x bookworm-security main\n\
+                   deb [arch=amd64] http://mirror/debian bookworm main\n";
+        assert_eq!(mirror(old), Some("http://mirror/debian"));
+        let new = "Types: deb\nURIs: http://security/x\nSuites: bookworm-security\n\n\
+                   Types: deb\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\n";
+        assert_eq!(mirror(new), Some("http://mirror/debian"));
+        assert_eq!(mirror("deb http://mirror/debian trixie main"), None);
+    }
 }

@@ -8,13 +8,16 @@ mod bench;
 mod binaries;
 mod ci;
 mod demo;
+mod dist;
 mod image;
+mod install;
 mod layers;
 mod leaks;
 mod packages;
 mod process;
 mod registry;
 mod tests;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,12 @@ enum Task {
     Ci(ci::Options),
     /// Measure Brig beside its peers: `bench start` and others, see `bench --help`
     Bench(bench::Options),
+    /// Build the programs and make an installable tree: programs, systemd units, completions, manual pages
+    Dist(dist::Options),
+    /// Build the installable tree and put it in place
+    Install(install::Options),
+    /// Boot a Debian with systemd in QEMU and run a command there
+    Vm(vm::Options),
     /// Check that no crate imports what the architecture forbids
     Layers,
 }
@@ -48,9 +57,16 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&options),
         Task::Bench(options) => bench::run_benchmark(&options),
         Task::Layers => layers::check(),
+        Task::Dist(options) => dist::run(&options),
+        Task::Install(options) => install::run(&options),
+        Task::Vm(options) => return report(vm::run(&options)),
     };
+    report(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::leaks::Snapshot;
-use crate::packages;
 use crate::process::{self, cargo, require_root, show, step, target_directory};
+use crate::{binaries, packages};
 
 /// Real parts that the integration tests use: a registry, an image tool as second client, peers and probes.
 const PACKAGES: &[&str] = &[
@@ -24,6 +24,7 @@ const PACKAGES: &[&str] = &[
     "docker-registry",
     "iproute2",
     "libseccomp-dev",
+    "man-db",
     "nftables",
     "podman",
     "procps",
@@ -34,9 +35,6 @@ const PACKAGES: &[&str] = &[
     "umoci",
     "util-linux",
 ];
-
-/// The packages whose programs the engines' tests start.
-const PROGRAMS: &[&str] = &["brig", "brigd", "brig-runtime-cli", "containerd-shim-brig-v1"];
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
@@ -52,7 +50,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let before = Snapshot::take();
     step("Building the programs under test");
     process::run(
-        cargo().args(["build", "--locked"]).args(PROGRAMS.iter().flat_map(|name| ["-p", name])),
+        cargo()
+            .args(["build", "--locked"])
+            .args(binaries::packages().flat_map(|name| ["-p", name])),
     )?;
     step("Unit and privileged tests");
     let mut total = Totals::default();
