@@ -13,8 +13,9 @@ use crate::process::{cargo, output, workspace};
 
 /// Which crates of ours each crate may import (normal and build dependencies; tests may look further).
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("brig-failpoint", &[]),
     ("brig-linux", &[]),
-    ("brig-runtime", &["brig-linux"]),
+    ("brig-runtime", &["brig-failpoint", "brig-linux"]),
     ("brig-storage", &["brig-linux"]),
     ("brig-network", &["brig-linux"]),
     ("brig-images", &[]),
@@ -22,11 +23,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("brig-shim-protocol", &[]),
     (
         "brig-manager",
-        &["brig-images", "brig-storage", "brig-network", "brig-engine-api", "brig-shim-protocol"],
+        &[
+            "brig-failpoint",
+            "brig-images",
+            "brig-storage",
+            "brig-network",
+            "brig-engine-api",
+            "brig-shim-protocol",
+        ],
     ),
     ("brig", &["brig-engine-api"]),
-    ("brigd", &["brig-manager"]),
-    ("containerd-shim-brig-v1", &["brig-runtime", "brig-shim-protocol", "brig-linux"]),
+    ("brigd", &["brig-failpoint", "brig-manager"]),
+    (
+        "containerd-shim-brig-v1",
+        &["brig-failpoint", "brig-runtime", "brig-shim-protocol", "brig-linux"],
+    ),
     ("brig-runtime-cli", &["brig-runtime", "brig-linux"]),
     ("xtask", &[]),
 ];

@@ -48,6 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure(PACKAGES)?;
     docker_client()?;
     let before = Snapshot::take();
+    failpoint_programs()?;
     step("Building the programs under test");
     process::run(
         cargo()
@@ -67,6 +68,29 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if total.passed == 0 {
         bail!("no test ran: is the filter right?");
+    }
+    Ok(())
+}
+
+/// The programs that have points at which a test makes them fail, beside the ordinary ones. Built first, since cargo
+/// puts both in the same place; what does not depend on the feature is compiled once for both.
+fn failpoint_programs() -> Result<()> {
+    step("Building the programs with failpoints");
+    let programs = ["brigd", "containerd-shim-brig-v1"];
+    let features = programs.map(|name| format!("{name}/failpoints")).join(",");
+    process::run(
+        cargo()
+            .args(["build", "--locked", "--features", &features])
+            .args(programs.iter().flat_map(|name| ["-p", name])),
+    )?;
+    let from = target_directory().join("debug");
+    let to = from.join("failpoints");
+    fs::create_dir_all(&to).with_context(|| format!("make {}", to.display()))?;
+    for name in programs {
+        let file = to.join(name);
+        // A program that a test left running cannot be written to, but its name can be given to another.
+        let _absent = fs::remove_file(&file);
+        fs::copy(from.join(name), &file).with_context(|| format!("copy {}", file.display()))?;
     }
     Ok(())
 }

@@ -32,6 +32,10 @@ fn main() -> ExitCode {
         return arguments::print_man();
     }
     start_log(&arguments);
+    #[cfg(feature = "failpoints")]
+    if let Some(directory) = std::env::var_os("BRIG_FAILPOINTS") {
+        brig_failpoint::configure(directory.into());
+    }
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -52,6 +52,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
+    #[cfg(feature = "failpoints")]
+    if let Some(directory) = std::env::var_os("BRIG_FAILPOINTS") {
+        brig_failpoint::configure(directory.into());
+    }
     let arguments = Arguments::parse(std::env::args_os().skip(1))?;
     let environment = Environment::read(|name| std::env::var_os(name));
     match arguments.action {

@@ -63,9 +63,11 @@ pub(crate) fn start(arguments: Arguments, environment: Environment) -> Result<()
     let address = format!("unix://{}", socket.display());
     let mut keep = vec![OwnedFd::from(task_listener)];
     keep.extend(stdio_listener.map(OwnedFd::from));
+    brig_failpoint::hit("shim-bound").context("pass shim-bound")?;
     let child_identity = identity.clone();
     let pid = brig_linux::fork::fork(keep, move |keep| serve(child_identity, &socket, keep))
         .context("start the shim in the background")?;
+    brig_failpoint::hit("shim-forked").context("pass shim-forked")?;
     fs::write("shim.pid", pid.as_raw_nonzero().to_string()).context("write shim.pid")?;
     print_address(&identity, environment.max_shim_version, &address)
 }

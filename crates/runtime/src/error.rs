@@ -41,6 +41,11 @@ pub enum ErrorKind {
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// A point at which the robustness tests make the program die or fail; nothing in an ordinary build.
+pub(crate) fn failpoint(name: &str) -> Result<()> {
+    brig_failpoint::hit(name).map_err(|source| Error::system(format!("pass {name}"), source))
+}
+
 impl Error {
     /// A failure found by this crate itself: `attempt` says what was wrong or could not be done.
     #[must_use]

@@ -59,6 +59,7 @@ impl Shim {
         // Anything else is an orphan of some container; reaping it was all it needed.
         let Some((&number, process)) = found else { return };
         process.end = Some(exit_of(status));
+        let _only_fatal_here = brig_failpoint::hit("exit-reaped");
         self.try_announce(number);
     }
 
@@ -119,6 +120,7 @@ impl Shim {
         }
         if let Some(record) = record {
             self.record(&id, &record);
+            let _only_fatal_here = brig_failpoint::hit("exit-written");
         }
         self.answer_waiters(waiters, exit);
         self.publish(&event);

@@ -130,6 +130,7 @@ impl Shim {
             bundle => PathBuf::from(bundle),
         };
         write_settings(&bundle, &asked.settings)?;
+        pass("settings-written")?;
         let stdio = StdioRequest {
             terminal: request.terminal,
             stdin: request.stdin,
@@ -485,11 +486,21 @@ fn send_signal(process: &Process, signal: i32) -> Result<(), Status> {
     })
 }
 
+/// A point at which the robustness tests make the shim die or fail; nothing in an ordinary build.
+fn pass(point: &str) -> Result<(), Status> {
+    brig_failpoint::hit(point)
+        .map_err(|error| Status::new(Code::Internal, format!("pass {point}: {error}")))
+}
+
 fn write_settings(bundle: &std::path::Path, settings: &Settings) -> Result<(), Status> {
     let path = bundle.join(Settings::FILE_NAME);
     let failed = |error: &dyn std::fmt::Display| {
         Status::new(Code::Internal, format!("write {}: {error}", path.display()))
     };
     let bytes = serde_json::to_vec(settings).map_err(|error| failed(&error))?;
-    std::fs::write(&path, bytes).map_err(|error| failed(&error))
+    // Whole or not at all: `delete` reads it when this shim was killed.
+    let new = path.with_extension("json.new");
+    std::fs::write(&new, bytes)
+        .and_then(|()| std::fs::rename(&new, &path))
+        .map_err(|error| failed(&error))
 }

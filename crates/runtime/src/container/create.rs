@@ -14,7 +14,7 @@ use rustix::thread::LinkNameSpaceType;
 use super::{Console, Container, ContainerId, CreateOptions, Created, Runtime};
 use crate::bundle::{Config, ProcessContext, prepare_process, propagation, sysctls, validate};
 use crate::cgroup::{Cgroup, Hierarchies};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, failpoint};
 use crate::process::parent::{self, SpawnError, Spawned};
 use crate::process::plan::{InitPlan, NamespaceJoin};
 use crate::rootfs::{RootfsPlan, devices, mounts};
@@ -105,11 +105,10 @@ impl Making<'_> {
         };
         state.resctrl = classes.as_ref().map(|classes| classes.groups.clone());
         let devices = network::prepare(linux)?;
-        // Written before anything else exists, so that whatever a crash leaves can be found and removed.
-        self.directory.write_config(&config.bytes)?;
-        self.directory.write(&state)?;
+        self.write_intent(config, &state)?;
         let resources = linux.resources().clone().unwrap_or_default();
         let cgroup = &*self.cgroup.insert(Cgroup::create(&state.cgroup, &resources)?);
+        failpoint("cgroup-made")?;
         let limits = process_limits(spec)?;
         let console = options.console.take_kind();
         let pid_file = options.pid_file.clone();
@@ -120,6 +119,7 @@ impl Making<'_> {
             SpawnError::Own(error) => error,
         })?;
         let spawned = &*self.process.insert(spawned);
+        failpoint("cloned")?;
         let number = Pid::from_raw(spawned.pid).ok_or_else(parent::silent)?;
         if cgroup.dir_fd().is_some() { join.legacy(number) } else { join.all(number) }?;
         if plan.clone_flags & flags::NEW_USER != 0 {
@@ -148,15 +148,24 @@ impl Making<'_> {
         spawned.channel.go()?;
         let master =
             parent::expect_ready(&spawned.channel, &plan, || run_create_hooks(spec, &state))?;
+        failpoint("mounted")?;
         hook_state.write("created")?;
         let master = terminal::deliver(master, console)?;
         if let Some(path) = pid_file {
             write_pid_file(&path, spawned.pid)?;
         }
         self.directory.write(&state)?;
+        failpoint("state-renamed")?;
         let pidfd = spawned.pidfd.try_clone();
         let pidfd = pidfd.map_err(|source| Error::system("duplicate init's descriptor", source))?;
         Ok((spawned.pid, pidfd, master))
+    }
+
+    /// Written before anything else exists, so that whatever a crash leaves can be found and removed.
+    fn write_intent(&self, config: &Config, state: &State) -> Result<()> {
+        self.directory.write_config(&config.bytes)?;
+        self.directory.write(state)?;
+        failpoint("state-written")
     }
 }
 

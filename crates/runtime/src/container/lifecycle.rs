@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::create::{oci_state, process_of};
 use super::{Container, ContainerState, KillScope, Status};
 use crate::cgroup::{Cgroup, FreezerState};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, failpoint};
 use crate::hooks;
 use crate::process::message::{MESSAGE_MAX, Message, Step};
 use crate::process::parent::{Names, explain};
@@ -28,6 +28,7 @@ impl Container {
         let socket = self.directory.start_socket();
         let mut stream = brig_linux::fd::connect_unix(&socket)
             .map_err(|error| Error::from(error).context(format!("start {}", state.id)))?;
+        failpoint("start-connected")?;
         let failed = |source| Error::system(format!("start {}", state.id), source);
         // Closed by the exec: an end of file is success. So is a connection that the exec closed before it was
         // accepted, where an earlier start said the word and was killed.
@@ -43,6 +44,7 @@ impl Container {
                 ) => {}
             other => other.map_err(failed)?,
         }
+        failpoint("start-released")?;
         let _ = std::fs::remove_file(&socket);
         match Message::decode(&answer) {
             Some(Message::Failed(failure)) => {
@@ -180,7 +182,9 @@ impl Container {
             Ok(cgroup) => {
                 errors.extend(cgroup.kill_all().err());
                 wait_for(init.as_ref(), &mut errors);
+                errors.extend(failpoint("delete-killed").err());
                 errors.extend(cgroup.remove().err());
+                errors.extend(failpoint("cgroup-removed").err());
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 wait_for(init.as_ref(), &mut errors);
