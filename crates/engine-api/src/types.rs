@@ -37,6 +37,40 @@ pub struct DiskUsage {
     pub builder_size: i64,
 }
 
+/// The answer to `GET /system/check` and `POST /system/check`, which Docker does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemCheck {
+    /// Containers looked at.
+    #[serde(rename = "Containers", default)]
+    pub containers: i64,
+    /// Images looked at.
+    #[serde(rename = "Images", default)]
+    pub images: i64,
+    /// Networks looked at.
+    #[serde(rename = "Networks", default)]
+    pub networks: i64,
+    /// What does not fit together; empty when all is well.
+    #[serde(rename = "Findings", default)]
+    pub findings: Vec<CheckFinding>,
+}
+
+/// Something that does not fit together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckFinding {
+    /// What it is about.
+    #[serde(rename = "Object", default)]
+    pub object: String,
+    /// What is wrong with it.
+    #[serde(rename = "Problem", default)]
+    pub problem: String,
+    /// What to do about it.
+    #[serde(rename = "Remedy", default)]
+    pub remedy: String,
+    /// This call put it right.
+    #[serde(rename = "Repaired", default)]
+    pub repaired: bool,
+}
+
 /// What `GET /_ping` says in its headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ping {

@@ -93,7 +93,9 @@ mod sysctl;
 pub use address::{IpNet, MacAddress};
 pub use config::{Driver, Endpoint, InterfaceName, NetworkConfig, Subnet};
 pub use error::{Error, ErrorKind, Result};
-pub use networks::{Instance, NetworkState, Networks, Problem, ProblemKind, Teardown};
+pub use networks::{
+    Instance, LinkComparison, NetworkState, Networks, Problem, ProblemKind, Teardown,
+};
 pub use ports::{
     ContainerPort, PortMapping, PortRequest, PortReservation, Protocol, parse_host_ports,
 };

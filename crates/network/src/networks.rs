@@ -70,6 +70,15 @@ pub struct NetworkState {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// How the links of an instance differ from what is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkComparison {
+    /// Names of links of the instance that belong to nothing known.
+    pub strays: Vec<String>,
+    /// Names of networks whose bridge is missing.
+    pub missing_bridges: Vec<String>,
+}
+
 /// The outcome of taking something down: everything was tried, these steps failed.
 #[derive(Debug, Default)]
 #[must_use = "leftovers must be reported"]
@@ -389,21 +398,40 @@ impl Networks {
     /// Removes links of this instance that the state does not know: what a crash left behind.
     pub fn sweep(&self, known: &[NetworkState]) -> Teardown {
         let mut teardown = Teardown::default();
-        let mut names = BTreeSet::new();
-        for NetworkState { network, endpoints } in known {
-            names.insert(network.bridge_name().to_string());
-            names.extend(
-                endpoints.iter().map(|endpoint| endpoint.host_interface(network).to_string()),
-            );
-        }
-        let links = Routes::open().and_then(|mut routes| Ok((routes.links()?, routes)));
-        let (links, mut routes) = match links {
+        let compared = self.compare(known).and_then(|found| Ok((found, Routes::open()?)));
+        let (found, mut routes) = match compared {
             Ok(opened) => opened,
             Err(error) => {
                 teardown.errors.push(error);
                 return teardown;
             }
         };
+        for name in found.strays {
+            let deleted =
+                InterfaceName::new(name.clone()).and_then(|name| routes.delete_link(&name));
+            match deleted {
+                Ok(()) => teardown.removed.push(format!("link {name}")),
+                Err(error) => teardown.errors.push(error),
+            }
+        }
+        teardown
+    }
+
+    /// Compares this instance's links with what is known, without changing anything.
+    ///
+    /// # Errors
+    /// What netlink reports.
+    pub fn compare(&self, known: &[NetworkState]) -> Result<LinkComparison> {
+        let mut names = BTreeSet::new();
+        let mut bridges_known = Vec::new();
+        for NetworkState { network, endpoints } in known {
+            bridges_known.push((network.name.clone(), network.bridge_name().to_string()));
+            names.insert(network.bridge_name().to_string());
+            names.extend(
+                endpoints.iter().map(|endpoint| endpoint.host_interface(network).to_string()),
+            );
+        }
+        let links = Routes::open()?.links()?;
         let prefix = self.instance.alias_prefix();
         let marked =
             |link: &Link| link.alias.as_ref().is_some_and(|alias| alias.starts_with(&prefix));
@@ -419,15 +447,15 @@ impl Networks {
                     && link.alias.is_none()
                     && link.controller.is_some_and(|index| bridges.contains(&index)))
         };
-        for link in links.iter().filter(|link| ours(link) && !names.contains(&link.name)) {
-            let deleted =
-                InterfaceName::new(link.name.clone()).and_then(|name| routes.delete_link(&name));
-            match deleted {
-                Ok(()) => teardown.removed.push(format!("link {}", link.name)),
-                Err(error) => teardown.errors.push(error),
-            }
-        }
-        teardown
+        let strays = links.iter().filter(|link| ours(link) && !names.contains(&link.name));
+        let strays = strays.map(|link| link.name.clone()).collect();
+        let missing = |bridge: &str| !links.iter().any(|link| link.bridge && link.name == bridge);
+        let missing_bridges = bridges_known
+            .into_iter()
+            .filter(|(_, bridge)| missing(bridge))
+            .map(|(network, _)| network)
+            .collect();
+        Ok(LinkComparison { strays, missing_bridges })
     }
 
     /// Removes the instance's table, when no network is left. One that is gone is fine.

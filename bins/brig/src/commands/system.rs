@@ -21,10 +21,47 @@ pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome 
 commands! {
     /// The commands of the engine.
     Command {
+        Check => check,
         Df => df,
         Events => events,
         Info => info,
         Prune => prune_all,
+    }
+}
+
+mod check {
+    use super::{Context, Outcome};
+    use crate::exit::Exit;
+
+    /// Compare the engine's records with what exists
+    ///
+    /// Containers are compared with their shims, bundles, cgroups, network namespaces, links, snapshots and directories,
+    /// images with their content. The exit code is 1 when something is left that does not fit together.
+    #[derive(Debug, clap::Args)]
+    pub(crate) struct Arguments {
+        /// Remove what belongs to no container, network or image
+        #[arg(long)]
+        repair: bool,
+    }
+
+    pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
+        let report = context.client().await?.system_check(arguments.repair).await?;
+        for finding in &report.findings {
+            let end = if finding.repaired { "repaired" } else { finding.remedy.as_str() };
+            println!("{}: {}; {end}", finding.object, finding.problem);
+        }
+        println!(
+            "Checked {} containers, {} images and {} networks: {}",
+            report.containers,
+            report.images,
+            report.networks,
+            match report.findings.len() {
+                0 => "all is well".to_owned(),
+                count => format!("{count} findings"),
+            }
+        );
+        let left = report.findings.iter().any(|finding| !finding.repaired);
+        Ok(if left { Exit::FAILED } else { Exit::SUCCESS })
     }
 }
 

@@ -6,7 +6,7 @@ use super::request::header_text;
 use super::{Client, JsonStream, Result};
 use crate::models::{AuthConfig, AuthResponse, EventMessage, SystemInfo, SystemVersion};
 use crate::query;
-use crate::types::{DiskUsage, Ping};
+use crate::types::{DiskUsage, Ping, SystemCheck};
 
 impl Client {
     /// Asks whether the daemon is there, and what it speaks.
@@ -45,6 +45,15 @@ impl Client {
     /// As any call.
     pub async fn disk_usage(&self, query: &query::SystemDiskUsage) -> Result<DiskUsage> {
         self.get("/system/df").query(query).answer().await
+    }
+
+    /// `GET /system/check`, or `POST` with `repair`: compares the engine's records with what exists. Only Brig has it.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn system_check(&self, repair: bool) -> Result<SystemCheck> {
+        let call = if repair { self.post("/system/check") } else { self.get("/system/check") };
+        call.answer().await
     }
 
     /// `GET /events`: until `until`, or for ever.
