@@ -5,6 +5,7 @@
 //! calls that change state ──▶ driver          calls that only look ──▶ table, shim, log files, trees
 //! ```
 
+mod adopt;
 mod archive;
 mod attach;
 mod create;
@@ -21,6 +22,7 @@ mod prune;
 mod requests;
 mod restart;
 mod seccomp_profile;
+pub(crate) mod shims;
 mod signal;
 mod spec;
 mod state;
@@ -47,7 +49,7 @@ pub use requests::{
 
 pub(crate) use driver::Request;
 pub(crate) use files::{Hosts, ResolvConf};
-pub(crate) use lifecycle::make_directory;
+pub(crate) use lifecycle::{make_directory, remove_orphan, snapshot_key};
 pub(crate) use list::parse_until;
 pub(crate) use spec::Namespace;
 pub(crate) use state::Phase;
@@ -100,12 +102,12 @@ impl Containers {
 
     /// Takes up the containers of the records: adopts those whose shims run, learns the end of the others.
     pub(crate) async fn adopt(&self, records: Vec<ContainerRecord>) -> Result<()> {
-        create::adopt(&self.0, records).await
+        adopt::adopt(&self.0, records).await
     }
 
     /// Starts what the restart policies want started when the engine comes up.
     pub(crate) async fn start_by_policy(&self) {
-        create::start_by_policy(&self.0).await;
+        adopt::start_by_policy(&self.0).await;
     }
 
     /// Ends the tasks; containers keep running.
@@ -449,7 +451,7 @@ fn publish(events: &Events, record: &ContainerRecord, action: &str, extra: &[(&s
 
 /// The tree of a container that does not run: its snapshot with its volumes and binds. Blocks.
 fn stopped_tree(shared: &Shared, record: &ContainerRecord) -> Result<Tree> {
-    let mounts = shared.storage.snapshots().mounts(&lifecycle::snapshot_key(&record.id)?)?;
+    let mounts = shared.storage.snapshots().mounts(&snapshot_key(&record.id)?)?;
     let mut attachments = Vec::new();
     for mount in &record.mounts {
         let source = match mount.kind {

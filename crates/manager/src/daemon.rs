@@ -1,7 +1,7 @@
 //! From configuration to a running engine: directories, stores, adoption, policies; in this order.
 //!
 //! ```text
-//! <root>   0700  content/ storage/ metadata.redb containers/<id>/ engine-id
+//! <root>   0700  format content/ storage/ metadata.redb containers/<id>/ engine-id
 //! <state>  0700  containers/<id>/ (bundles) netns/<id> runtime/ (the runtime's own state)
 //! ```
 
@@ -16,7 +16,7 @@ use crate::blocking;
 use crate::config::Config;
 use crate::container::{Containers, Shared, Table, make_directory};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::events::Events;
 use crate::image::Images;
 use crate::metadata::Metadata;
@@ -24,6 +24,9 @@ use crate::name;
 use crate::network::Networks;
 use crate::system::System;
 use crate::volume::Volumes;
+
+/// Raised with each change of what is on disk that an older engine would misread or damage.
+const FORMAT: u32 = 1;
 
 /// Magic number of the unified cgroup file system (linux/magic.h).
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -37,9 +40,11 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Engine>> {
     let again = Arc::clone(&config);
     let (metadata, storage, id) = blocking::run(move || {
         make_directories(&again)?;
+        check_format(&again.root)?;
         // First of all: its lock tells a second engine on this root to go away.
         let metadata = Metadata::open(&again.root.join("metadata.redb"))?;
         let storage = Storage::open(again.root.join("storage"))?;
+        write_format(&again.root)?;
         Ok((metadata, Arc::new(storage), engine_id(&again.root)?))
     })
     .await?;
@@ -86,6 +91,45 @@ fn make_directories(config: &Config) -> Result<()> {
         make_directory(&config.state.join(directory))?;
     }
     make_directory(&config.root.join("containers"))
+}
+
+/// Refuses the data of a newer engine before anything of it is opened.
+fn check_format(root: &Path) -> Result<()> {
+    let file = root.join("format");
+    let what = || format!("read {}", file.display());
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::io(what(), source)),
+    };
+    match text.trim().parse::<u32>() {
+        Ok(format) if format <= FORMAT => Ok(()),
+        Ok(format) => Err(Error::new(
+            ErrorKind::Integrity,
+            format!(
+                "{}: a newer engine wrote this root (format {format}, this engine knows {FORMAT}); nothing was \
+                 touched; use the newer engine",
+                what()
+            ),
+        )),
+        Err(source) => Err(Error::new(ErrorKind::Integrity, what()).with_source(source)),
+    }
+}
+
+/// Marks the root as written by this engine, once the locks are held.
+fn write_format(root: &Path) -> Result<()> {
+    let (file, new) = (root.join("format"), root.join("format.new"));
+    let text = format!("{FORMAT}\n");
+    if std::fs::read_to_string(&file).is_ok_and(|present| present == text) {
+        return Ok(());
+    }
+    let write = || -> std::io::Result<()> {
+        std::fs::write(&new, &text)?;
+        std::fs::File::open(&new)?.sync_all()?;
+        std::fs::rename(&new, &file)?;
+        std::fs::File::open(root)?.sync_all()
+    };
+    write().map_err(|source| Error::io(format!("write {}", file.display()), source))
 }
 
 /// This engine's identifier, made once.

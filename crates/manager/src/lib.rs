@@ -21,12 +21,14 @@
 
 mod api;
 mod blocking;
+mod check;
 mod config;
 mod container;
 mod daemon;
 mod engine;
 mod error;
 mod events;
+mod failpoint;
 mod filters;
 mod image;
 mod metadata;
@@ -39,6 +41,7 @@ mod volume;
 
 pub use api::{Listener, serve};
 pub use brig_engine_api::models;
+pub use check::{CheckReport, Finding};
 pub use config::{Config, LogDefaults, Ulimit};
 pub use container::{
     ArchivePut, AttachRequest, Containers, CreateContainer, ExecStart, ExecStarted, ListContainers,

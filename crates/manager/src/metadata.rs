@@ -12,13 +12,17 @@
 //! exit record and the kernel tell the same after a crash.
 //!
 //! redb holds an exclusive lock on the file, so a second engine on the same root fails to open it.
+//!
+//! After a failed write (a full disk) redb serves nothing more until the file is opened again. That happens at the next
+//! call, so that an engine recovers once there is space; what was written without waiting for the disk is lost then, as
+//! after a crash.
 
 mod records;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -46,10 +50,19 @@ pub(crate) enum Write {
     Status,
 }
 
+/// Memory for pages of the file, in bytes: the records of some thousand containers.
+const CACHE_BYTES: usize = 4 << 20;
+
 /// The open metadata file.
 #[derive(Clone)]
 pub(crate) struct Metadata {
-    database: Arc<Database>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    file: PathBuf,
+    /// `None` after a failed write, until the next call opens the file again.
+    database: RwLock<Option<Database>>,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -61,40 +74,9 @@ impl std::fmt::Debug for Metadata {
 impl Metadata {
     /// Opens or creates the file.
     pub(crate) fn open(file: &Path) -> Result<Self> {
-        let what = format!("open metadata {}", file.display());
-        let database = Database::create(file).map_err(|source| match source {
-            redb::DatabaseError::DatabaseAlreadyOpen => Error::conflict(format!(
-                "{what}: another engine uses this root; stop it or choose another --root"
-            )),
-            source => failed(&what, source),
-        })?;
-        let write = database.begin_write().map_err(|source| failed(&what, source))?;
-        {
-            let mut meta = write.open_table(META).map_err(|source| failed(&what, source))?;
-            let found = meta
-                .get("schema")
-                .map_err(|source| failed(&what, source))?
-                .map(|value| value.value());
-            match found {
-                None => {
-                    meta.insert("schema", SCHEMA_VERSION)
-                        .map_err(|source| failed(&what, source))?;
-                }
-                Some(version) if version <= SCHEMA_VERSION => {}
-                Some(version) => {
-                    return Err(Error::new(
-                        ErrorKind::Integrity,
-                        format!(
-                            "{what}: its schema is version {version}, this engine knows {SCHEMA_VERSION}; use the newer engine"
-                        ),
-                    ));
-                }
-            }
-            write.open_table(CONTAINERS).map_err(|source| failed(&what, source))?;
-            write.open_table(NETWORKS).map_err(|source| failed(&what, source))?;
-        }
-        write.commit().map_err(|source| failed(&what, source))?;
-        Ok(Self { database: Arc::new(database) })
+        let database = open_file(file)?;
+        let inner = Inner { file: file.to_owned(), database: RwLock::new(Some(database)) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     pub(crate) fn containers(&self) -> Result<Vec<ContainerRecord>> {
@@ -122,21 +104,24 @@ impl Metadata {
     }
 
     fn all<T: DeserializeOwned>(&self, table: TableDefinition<'_, &str, &[u8]>) -> Result<Vec<T>> {
-        let what = "read the records";
-        let read = self.database.begin_read().map_err(|source| failed(what, source))?;
-        let table = read.open_table(table).map_err(|source| failed(what, source))?;
-        let mut records = Vec::new();
-        for entry in table.iter().map_err(|source| failed(what, source))? {
-            let (key, value) = entry.map_err(|source| failed(what, source))?;
-            match serde_json::from_slice(value.value()) {
-                Ok(record) => records.push(record),
-                Err(source) => {
-                    let what = format!("read the record of {}", key.value());
-                    return Err(Error::new(ErrorKind::Integrity, what).with_source(source));
-                }
+        let entries = self.inner.with(|database| {
+            let read = database.begin_read()?;
+            let table = read.open_table(table)?;
+            let mut entries = Vec::new();
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                entries.push((key.value().to_owned(), value.value().to_owned()));
             }
-        }
-        Ok(records)
+            Ok(entries)
+        });
+        let entries = entries.map_err(|error| error.during("read the records"))?;
+        let parse = |(key, bytes): (String, Vec<u8>)| {
+            serde_json::from_slice(&bytes).map_err(|source| {
+                Error::new(ErrorKind::Integrity, format!("read the record of {key}"))
+                    .with_source(source)
+            })
+        };
+        entries.into_iter().map(parse).collect()
     }
 
     async fn put<T: Serialize>(
@@ -154,18 +139,15 @@ impl Metadata {
             Write::Durable => Durability::Immediate,
             Write::Status => Durability::None,
         };
-        let database = Arc::clone(&self.database);
+        let inner = Arc::clone(&self.inner);
         blocking::run(move || {
-            let mut transaction = database.begin_write().map_err(|source| failed(&what, source))?;
-            transaction.set_durability(durability).map_err(|source| failed(&what, source))?;
-            {
-                let mut table =
-                    transaction.open_table(table).map_err(|source| failed(&what, source))?;
-                table
-                    .insert(key.as_str(), bytes.as_slice())
-                    .map_err(|source| failed(&what, source))?;
-            }
-            transaction.commit().map_err(|source| failed(&what, source))
+            let written = inner.with(|database| {
+                let mut transaction = database.begin_write()?;
+                transaction.set_durability(durability)?;
+                transaction.open_table(table)?.insert(key.as_str(), bytes.as_slice())?;
+                Ok(transaction.commit()?)
+            });
+            written.map_err(|error| error.during(&what))
         })
         .await
     }
@@ -175,18 +157,93 @@ impl Metadata {
         table: TableDefinition<'static, &'static str, &'static [u8]>,
         key: String,
     ) -> Result<()> {
-        let what = format!("remove the record of {key}");
-        let database = Arc::clone(&self.database);
+        let inner = Arc::clone(&self.inner);
         blocking::run(move || {
-            let transaction = database.begin_write().map_err(|source| failed(&what, source))?;
-            {
-                let mut table =
-                    transaction.open_table(table).map_err(|source| failed(&what, source))?;
-                table.remove(key.as_str()).map_err(|source| failed(&what, source))?;
-            }
-            transaction.commit().map_err(|source| failed(&what, source))
+            let removed = inner.with(|database| {
+                let transaction = database.begin_write()?;
+                transaction.open_table(table)?.remove(key.as_str())?;
+                Ok(transaction.commit()?)
+            });
+            removed.map_err(|error| error.during(&format!("remove the record of {key}")))
         })
         .await
+    }
+}
+
+fn open_file(file: &Path) -> Result<Database> {
+    let what = format!("open metadata {}", file.display());
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create(file).map_err(
+        |source| match source {
+            redb::DatabaseError::DatabaseAlreadyOpen => Error::conflict(format!(
+                "{what}: another engine uses this root; stop it or choose another --root"
+            )),
+            source => failed(&what, source),
+        },
+    )?;
+    let write = database.begin_write().map_err(|source| failed(&what, source))?;
+    {
+        let mut meta = write.open_table(META).map_err(|source| failed(&what, source))?;
+        let found =
+            meta.get("schema").map_err(|source| failed(&what, source))?.map(|value| value.value());
+        match found {
+            None => {
+                meta.insert("schema", SCHEMA_VERSION).map_err(|source| failed(&what, source))?;
+            }
+            Some(version) if version <= SCHEMA_VERSION => {}
+            Some(version) => {
+                return Err(Error::new(
+                    ErrorKind::Integrity,
+                    format!(
+                        "{what}: its schema is version {version}, this engine knows {SCHEMA_VERSION}; use the newer engine"
+                    ),
+                ));
+            }
+        }
+        write.open_table(CONTAINERS).map_err(|source| failed(&what, source))?;
+        write.open_table(NETWORKS).map_err(|source| failed(&what, source))?;
+    }
+    write.commit().map_err(|source| failed(&what, source))?;
+    Ok(database)
+}
+
+impl Inner {
+    /// Runs `call` on the database, opening it again if an earlier write failed.
+    fn with<T>(&self, call: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, Failed> {
+        let first = {
+            let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            database.as_ref().map(&call)
+        };
+        match first {
+            Some(Ok(value)) => return Ok(value),
+            // The file is as it was before the call; nothing else is served until it is opened again.
+            Some(Err(redb::Error::PreviousIo | redb::Error::DatabaseClosed)) | None => {}
+            Some(Err(error)) => {
+                if matches!(error, redb::Error::Io(_)) {
+                    *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                return Err(Failed::Call(error));
+            }
+        }
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Closed first: the lock on the file is exclusive.
+        *database = None;
+        let again = database.insert(open_file(&self.file).map_err(Failed::Open)?);
+        call(again).map_err(Failed::Call)
+    }
+}
+
+/// Why a call on the database failed.
+enum Failed {
+    Open(Error),
+    Call(redb::Error),
+}
+
+impl Failed {
+    fn during(self, what: &str) -> Error {
+        match self {
+            Self::Open(error) => error.context(what),
+            Self::Call(source) => failed(what, source),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use brig_network::{Driver, Endpoint, Instance, NetworkConfig, NetworkState};
+use brig_network::{Driver, Endpoint, Instance, LinkComparison, NetworkConfig, NetworkState};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -223,6 +223,37 @@ impl Networks {
         })
         .await?;
         self.remove_stray_namespaces(running).await
+    }
+
+    /// Compares the links with the records and the running containers.
+    pub(crate) async fn compare(&self) -> Result<LinkComparison> {
+        let state = self.state().kernel_state();
+        self.library(move |library| Ok(library.compare(&state)?)).await
+    }
+
+    /// How many networks there are.
+    pub(crate) fn count(&self) -> usize {
+        self.state().networks.len()
+    }
+
+    /// Makes missing bridges and rules, removes links that belong to nobody.
+    pub(crate) async fn repair(&self) -> Result<()> {
+        let _alone = self.0.changes.write().await;
+        let state = self.state().kernel_state();
+        self.library(move |library| {
+            for network in &state {
+                library.create(&network.network)?;
+            }
+            library.sync(&state)?;
+            library.sweep(&state).into_result().map_err(Error::from)
+        })
+        .await
+    }
+
+    /// Removes the network namespace of a container that has no record.
+    pub(crate) async fn remove_namespace(&self, container: &str) -> Result<()> {
+        let path = self.namespaces().join(container);
+        blocking::run(move || brig_network::netns::remove(&path).map_err(Error::from)).await
     }
 
     async fn remove_stray_namespaces(&self, known: Vec<String>) -> Result<()> {

@@ -71,6 +71,8 @@ pub(crate) struct Exit {
     pub(crate) oom_killed: bool,
     /// RFC 3339.
     pub(crate) at: String,
+    /// Why the code is not the process's own; empty when it is.
+    pub(crate) error: String,
 }
 
 impl ShimPlace {
@@ -102,7 +104,15 @@ impl ShimPlace {
             code: i32::try_from(record.exit_code).unwrap_or(255),
             oom_killed: record.oom_killed,
             at: record.exited_at.to_string(),
+            error: record.error.unwrap_or_default(),
         })
+    }
+
+    /// The shim's process, to see it end. Right while the shim answers: its number cannot be another's then.
+    pub(crate) fn process(&self) -> Option<OwnedFd> {
+        let text = std::fs::read_to_string(self.bundle.join("shim.pid")).ok()?;
+        let pid = rustix::process::Pid::from_raw(text.trim().parse().ok()?)?;
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
     }
 
     /// Attaches to the container's process, or to the exec `exec_id`.
@@ -320,8 +330,8 @@ impl Shim {
         let recorded = if exec_id.is_empty() { self.place.exit_record() } else { None };
         Ok(recorded.unwrap_or_else(|| Exit {
             code: i32::try_from(response.exit_status).unwrap_or(255),
-            oom_killed: false,
             at: response.exited_at.map(|at| at.to_string()).unwrap_or_else(crate::container::now),
+            ..Exit::default()
         }))
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::blocking;
+use crate::check::{self, CheckReport};
 use crate::container::{Containers, Phase, Shared, now};
 use crate::error::Result;
 use crate::image::ListImages;
@@ -173,6 +174,15 @@ impl System {
             containers: self.containers.list(list).await?,
             volumes: self.shared.volumes.usage().await?,
         })
+    }
+
+    /// Compares the records with what exists; with `repair` removes what has no owner.
+    ///
+    /// # Errors
+    ///
+    /// A store cannot be read.
+    pub async fn check(&self, repair: bool) -> Result<CheckReport> {
+        check::check(&self.shared, repair).await
     }
 
     /// Tries a user name and password on a registry.

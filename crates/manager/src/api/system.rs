@@ -6,7 +6,7 @@ use axum::response::Response;
 use brig_engine_api::models::AuthConfig;
 use brig_engine_api::query;
 use brig_engine_api::query::UnixTime;
-use brig_engine_api::types::DiskUsage;
+use brig_engine_api::types::{CheckFinding, DiskUsage, SystemCheck};
 use futures_util::StreamExt as _;
 use http::header::{CACHE_CONTROL, HeaderValue, PRAGMA};
 use http::{HeaderName, StatusCode};
@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::legacy;
 use super::request::{Json, Params};
 use super::respond::{Answer, endless_lines, json, with_type};
-use crate::EventsRequest;
+use crate::{CheckReport, EventsRequest};
 
 pub(super) async fn ping() -> Response {
     let mut response = with_type(StatusCode::OK, "text/plain; charset=utf-8", Body::from("OK"));
@@ -47,6 +47,31 @@ pub(super) async fn events(State(app): State<App>, Params(query): Params<query::
     };
     let events = app.engine.events.subscribe(request)?;
     Ok(endless_lines(&app.ending, events.map(|event| event.map(legacy::Event::from))))
+}
+
+/// An extension: `GET` only looks, `POST` also removes what has no owner.
+pub(super) async fn check(State(app): State<App>) -> Answer {
+    json(&described(app.engine.system.check(false).await?))
+}
+
+pub(super) async fn repair(State(app): State<App>) -> Answer {
+    json(&described(app.engine.system.check(true).await?))
+}
+
+fn described(report: CheckReport) -> SystemCheck {
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let findings = report.findings.into_iter().map(|finding| CheckFinding {
+        object: finding.object,
+        problem: finding.problem,
+        remedy: finding.remedy,
+        repaired: finding.repaired,
+    });
+    SystemCheck {
+        containers: count(report.containers),
+        images: count(report.images),
+        networks: count(report.networks),
+        findings: findings.collect(),
+    }
 }
 
 pub(super) async fn disk_usage(

@@ -121,6 +121,37 @@ impl<T: Unpin> Late<T> {
     }
 }
 
+/// Ends an exec's output only once the end of the process is noted: clients ask for the exit code as soon as the output
+/// ends.
+pub(super) struct EndsWhenNoted<R> {
+    output: R,
+    noted: Option<oneshot::Receiver<()>>,
+}
+
+impl<R> EndsWhenNoted<R> {
+    /// `noted` resolves, or is dropped, when the end is noted.
+    pub(super) fn new(output: R, noted: oneshot::Receiver<()>) -> Self {
+        Self { output, noted: Some(noted) }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for EndsWhenNoted<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut self.output).poll_read(context, buffer));
+        let ended = read.is_err() || buffer.filled().len() == before;
+        if ended && let Some(noted) = &mut self.noted {
+            let _either_way = ready!(Pin::new(noted).poll(context));
+            self.noted = None;
+        }
+        Poll::Ready(read)
+    }
+}
+
 struct LateReader(Late<OwnedReadHalf>);
 
 impl AsyncRead for LateReader {
@@ -190,6 +221,19 @@ mod tests {
         drop(theirs);
         assert_eq!(input, "hello");
         assert_eq!(writing.await.expect("join"), "world");
+    }
+
+    #[tokio::test]
+    async fn output_ends_after_its_end_was_noted() {
+        let (noted, receiver) = oneshot::channel();
+        let mut output = EndsWhenNoted::new(&b"all"[..], receiver);
+        let mut bytes = [0; 8];
+        assert_eq!(output.read(&mut bytes).await.expect("bytes"), 3);
+        let mut last = Box::pin(output.read(&mut bytes));
+        assert!(futures_util::poll!(&mut last).is_pending());
+        drop(noted);
+        assert_eq!(last.await.expect("the end"), 0);
+        assert_eq!(output.read(&mut bytes).await.expect("the end again"), 0);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Making containers, and taking up those of a former engine.
+//! Making containers.
 
 mod check;
 mod merge;
@@ -10,24 +10,19 @@ use std::sync::Arc;
 use brig_images::Image;
 use brig_storage::Tree;
 
-use super::lifecycle::{self, Live};
+use super::lifecycle;
 use super::requests::{CreateContainer, RemoveOptions};
-use super::restart::Policy;
 use super::spec::{self, Namespace};
-use super::state::Phase;
 use super::user::User;
 use super::{Shared, blocking_with, driver, now, publish, put};
 use crate::blocking;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::image::image_config;
 use crate::metadata::{Attachment, ContainerRecord, MountKind};
 use crate::models::{ContainerCreateBody, ContainerCreateResponse, EndpointSettings};
+use crate::name;
 use crate::network::check_settings;
-use crate::shim_client::Exit;
-use crate::{metadata::Write, name};
-
-/// The exit code of a container whose end nobody saw, as after a power cut.
-const EXIT_CODE_UNSEEN: i32 = 255;
 
 /// Makes a container.
 pub(super) async fn create(
@@ -69,6 +64,7 @@ async fn create_named(
         image: body.image.clone().unwrap_or_default(),
         image_id: image.id.to_string(),
         manifest: resolved.selected().digest.to_string(),
+        incomplete: true,
         ..ContainerRecord::default()
     };
     let warnings = fill(shared, &mut record, body, &image)?;
@@ -77,7 +73,8 @@ async fn create_named(
     // From here on the record owns what is made, so that a crash leaves nothing without an owner.
     mounts::name_volumes(&mut record);
     put(shared, &record).await?;
-    if let Err(error) = furnish(shared, &record).await {
+    failpoint::hit("create-intended")?;
+    if let Err(error) = finish(shared, &mut record).await {
         let options = RemoveOptions { force: true, volumes: true };
         if let Err(failure) = lifecycle::remove(shared, &mut record, options).await {
             tracing::warn!(container = %record.id, "undo a failed create: {}", failure.report());
@@ -195,6 +192,14 @@ fn validate(shared: &Shared, record: &ContainerRecord) -> Result<()> {
     spec::build(&input).map(drop)
 }
 
+/// Makes what the record owns; then the record says that the container is whole.
+async fn finish(shared: &Arc<Shared>, record: &mut ContainerRecord) -> Result<()> {
+    furnish(shared, record).await?;
+    record.incomplete = false;
+    put(shared, record).await?;
+    failpoint::hit("create-recorded")
+}
+
 /// Makes the snapshot, the directory and the volumes that the record owns.
 async fn furnish(shared: &Arc<Shared>, record: &ContainerRecord) -> Result<()> {
     let (again, id) = (Arc::clone(shared), record.id.clone());
@@ -203,6 +208,7 @@ async fn furnish(shared: &Arc<Shared>, record: &ContainerRecord) -> Result<()> {
         let key = lifecycle::snapshot_key(&id)?;
         let parent = parent.map(brig_storage::SnapshotKey::parse).transpose()?;
         again.storage.snapshots().prepare_container(&key, parent.as_ref())?;
+        failpoint::hit("snapshot-prepared")?;
         super::make_directory(&again.config.root.join("containers").join(&id))
     })
     .await?;
@@ -244,125 +250,4 @@ async fn copy_up(shared: &Arc<Shared>, record: &ContainerRecord) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Takes up the containers of the records, in this order: learn which still run, bring the network in line, start
-/// their tasks.
-pub(super) async fn adopt(shared: &Arc<Shared>, records: Vec<ContainerRecord>) -> Result<()> {
-    let mut adopted = Vec::new();
-    for mut record in records {
-        if let Err(error) = shared.table.reserve(&record.name, &record.id) {
-            tracing::error!(container = %record.id, "take up its name: {}", error.report());
-        }
-        if record.state.phase == Phase::Removing {
-            let options = RemoveOptions { force: true, volumes: false };
-            match lifecycle::remove(shared, &mut record, options).await {
-                Ok(()) => {
-                    shared.table.release(&record.name);
-                    continue;
-                }
-                Err(error) => {
-                    record.state.phase = Phase::Dead;
-                    record.state.error = error.report();
-                }
-            }
-        }
-        let live = find_live(shared, &mut record).await;
-        adopted.push((record, live));
-    }
-    let running = adopted
-        .iter()
-        .filter(|(_, live)| live.is_some())
-        .map(|(record, _)| record.id.clone())
-        .collect();
-    shared.networks.reconcile(running).await?;
-    for (record, live) in adopted {
-        let automatic = record.host_config.auto_remove == Some(true);
-        let ended = record.state.phase == Phase::Exited;
-        let handle = driver::spawn(shared, record, live);
-        if automatic && ended {
-            let options = RemoveOptions { force: true, volumes: true };
-            let removed = handle.ask(|reply| super::Request::Remove { options, reply }).await;
-            if let Err(error) = removed {
-                tracing::warn!("remove a container that ended meanwhile: {}", error.report());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The running shim of a record, or the record brought up to date with how it ended.
-async fn find_live(shared: &Arc<Shared>, record: &mut ContainerRecord) -> Option<Live> {
-    let place = lifecycle::place(shared, &record.id);
-    let shim = place.connect().await.ok();
-    if record.state.phase.is_alive() {
-        if let Some(shim) = shim {
-            if let Ok(state) = shim.state("").await {
-                record.state.pid = state.pid;
-            }
-            let pid = record.state.pid;
-            let joined = shared.networks.adopt(record).await;
-            return Some(Live { shim, pid, _joined: joined });
-        }
-        let exit = match place.exit_record() {
-            Some(exit) => exit,
-            None if place.bundle.join("config.json").exists() => {
-                lifecycle::exit_of_dead_shim(&place).await
-            }
-            None => Exit { code: EXIT_CODE_UNSEEN, oom_killed: false, at: now() },
-        };
-        note_exit(record, exit);
-        clean_up(shared, record, None).await;
-        return None;
-    }
-    // A start that the former engine did not live to finish.
-    let unfinished = record.networks.values().any(|attachment| attachment.endpoint.is_some());
-    if shim.is_some() || unfinished || place.bundle.exists() {
-        if let Some(shim) = &shim {
-            let _ = shim.kill("", super::signal::KILL, true).await;
-        }
-        let live =
-            shim.map(|shim| Live { shim, pid: 0, _joined: crate::network::Joined::default() });
-        clean_up(shared, record, live).await;
-    }
-    None
-}
-
-async fn clean_up(shared: &Arc<Shared>, record: &mut ContainerRecord, live: Option<Live>) {
-    if let Err(error) = lifecycle::tear_down(shared, record, live).await {
-        tracing::warn!(container = %record.id, "clean up after a former engine: {}", error.report());
-    }
-    if let Err(error) = shared.metadata.put_container(record, Write::Durable).await {
-        tracing::error!(container = %record.id, "write the record: {}", error.report());
-    }
-}
-
-fn note_exit(record: &mut ContainerRecord, exit: Exit) {
-    let policy = Policy::parse(record.host_config.restart_policy.as_ref()).unwrap_or_default();
-    let state = &mut record.state;
-    state.pid = 0;
-    state.exit_code = exit.code;
-    state.oom_killed = exit.oom_killed;
-    state.finished_at = exit.at;
-    state.exits += 1;
-    let restarts =
-        !state.stopped_by_hand && policy.restarts_after(state.exit_code, state.restart_count);
-    state.phase = if restarts { Phase::Restarting } else { Phase::Exited };
-}
-
-/// Starts what the restart policies want started when the engine comes up.
-pub(super) async fn start_by_policy(shared: &Arc<Shared>) {
-    for view in shared.table.views() {
-        let record = &view.record;
-        let policy = Policy::parse(record.host_config.restart_policy.as_ref()).unwrap_or_default();
-        let started_before =
-            record.state.phase == Phase::Exited && !record.state.started_at.is_empty();
-        if !started_before || !policy.starts_with_engine(record.state.stopped_by_hand) {
-            continue;
-        }
-        let Ok(handle) = shared.table.find(&record.id) else { continue };
-        if let Err(error) = handle.ask(|reply| super::Request::Start { reply }).await {
-            tracing::warn!(container = %record.id, "start with the engine: {}", error.report());
-        }
-    }
 }

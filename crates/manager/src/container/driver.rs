@@ -25,6 +25,7 @@ use super::state::{Phase, Step};
 use super::table::{Handle, View};
 use super::{Shared, now, signal};
 use crate::error::{Error, Failures, Result};
+use crate::failpoint;
 use crate::metadata::{ContainerRecord, HealthRecord, Write};
 use crate::models::{ContainerUpdateBody, EndpointSettings};
 use crate::shim_client::Exit;
@@ -88,6 +89,10 @@ pub(crate) enum Request {
         reply: Reply<()>,
     },
     Health(HealthRecord),
+    /// Tears down what is left of a container that does not run.
+    CleanUp {
+        reply: Reply<()>,
+    },
 }
 
 /// A stop under way.
@@ -116,6 +121,8 @@ pub(crate) struct Driver {
     restart_at: Option<Instant>,
     started: Instant,
     attaches: Vec<(brig_shim_protocol::attach::AttachRequest, oneshot::Sender<UnixStream>)>,
+    /// The last teardown left nothing, so the bundle is not needed for another.
+    torn_down: bool,
     removed: bool,
 }
 
@@ -142,6 +149,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, record: ContainerRecord, live: Option<
         restart_at: None,
         started: Instant::now(),
         attaches: Vec::new(),
+        torn_down: true,
         removed: false,
     };
     let tasks = shared.tasks.clone();
@@ -198,18 +206,27 @@ impl Driver {
                 answer(reply, self.attach(request, stream).await);
             }
             Request::Health(health) => self.health(health).await,
+            Request::CleanUp { reply } => answer(reply, self.clean_up().await),
         }
     }
 
-    /// Publishes the record and writes it.
+    /// Writes the record, then shows it: what others see is durable. It is shown even if it could not be written.
     async fn save(&mut self, write: Write) -> Result<()> {
+        let written = self.shared.metadata.put_container(&self.record, write).await;
         let shim = self.live.as_ref().map(|live| live.shim.clone());
         self.views.send_replace(Arc::new(View {
             record: self.record.clone(),
             shim,
             removed: self.removed,
         }));
-        self.shared.metadata.put_container(&self.record, write).await
+        written
+    }
+
+    /// Writes the record where a full disk must not stand in the way: what is being done frees space, or ends something.
+    async fn save_if_possible(&mut self, what: &str) {
+        if let Err(error) = self.save(Write::Durable).await {
+            tracing::error!(container = %self.record.id, "write {what}: {}", error.report());
+        }
     }
 
     async fn save_status(&mut self) {
@@ -260,9 +277,15 @@ impl Driver {
                     HealthRecord { status: "starting".into(), ..HealthRecord::default() };
                 state.health = health::is_wanted(&self.record.config).then_some(starting);
                 self.follow(live);
-                self.save(Write::Durable).await?;
+                let saved = self.save(Write::Durable).await;
+                if let Err(error) = saved.and_then(|()| failpoint::hit("start-recorded")) {
+                    // A start that is not on disk must not go on: the next engine would not know of it.
+                    self.record.state.stopped_by_hand = true;
+                    let _exit_tells = self.send_signal(signal::KILL).await;
+                    return Err(error);
+                }
                 self.event("start", &[]);
-                Ok(())
+                failpoint::hit("start-announced")
             }
             Err(error) => {
                 let report = error.report();
@@ -292,33 +315,30 @@ impl Driver {
     async fn on_exit(&mut self, exit: Exit) {
         self.exit = None;
         self.probe = None;
+        let _fatal_at_most = failpoint::hit("exit-heard");
+        self.torn_down = true;
         if let Some(live) = self.live.take()
             && let Err(error) =
                 lifecycle::tear_down(&self.shared, &mut self.record, Some(live)).await
         {
             tracing::warn!(container = %self.record.id, "tear down: {}", error.report());
+            self.torn_down = false;
         }
+        let _fatal_at_most = failpoint::hit("torn-down");
         let state = &mut self.record.state;
         state.pid = 0;
         state.exit_code = exit.code;
         state.oom_killed = exit.oom_killed;
+        state.error = exit.error;
         state.finished_at = exit.at;
         state.exits += 1;
-        if exit.oom_killed {
-            self.event("oom", &[]);
-        }
         let ran = self.started.elapsed();
-        let attributes =
-            [("exitCode", exit.code.to_string()), ("execDuration", ran.as_secs().to_string())];
-        self.event("die", &attributes);
         let stopping = self.stopping.take();
         let then_start = stopping.as_ref().is_some_and(|stopping| stopping.then_start);
         let restarts = stopping.is_none() && self.removing.is_none() && self.restarts();
         let step = if restarts { Step::ExitToRestart } else { Step::Exit };
         self.record.state.phase = self.record.state.phase.after(step).unwrap_or(Phase::Exited);
-        if let Err(error) = self.save(Write::Durable).await {
-            tracing::error!(container = %self.record.id, "write the exit: {}", error.report());
-        }
+        self.settle_exit(exit.oom_killed, exit.code, ran).await;
         if let Some(stopping) = stopping {
             self.finish_stop(stopping).await;
         }
@@ -328,6 +348,25 @@ impl Driver {
             self.restart_at = Some(Instant::now() + self.back_off.next(ran));
         } else if !then_start && !self.record.state.phase.is_alive() {
             self.remove_if_automatic().await;
+        }
+    }
+
+    /// Writes the exit, tells it, and only then gives up the shim's own record of it.
+    async fn settle_exit(&mut self, oom_killed: bool, code: i32, ran: Duration) {
+        let saved = self.save(Write::Durable).await;
+        let _fatal_at_most = failpoint::hit("exit-recorded");
+        if oom_killed {
+            self.event("oom", &[]);
+        }
+        let attributes =
+            [("exitCode", code.to_string()), ("execDuration", ran.as_secs().to_string())];
+        self.event("die", &attributes);
+        match saved {
+            Ok(()) if self.torn_down => lifecycle::drop_bundle(&self.shared, &self.record.id).await,
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!(container = %self.record.id, "write the exit: {}", error.report());
+            }
         }
     }
 
@@ -393,7 +432,8 @@ impl Driver {
         let text = options.signal.as_deref().or(self.record.config.stop_signal.as_deref());
         let number = signal::parse(text.filter(|text| !text.is_empty()).unwrap_or("SIGTERM"))?;
         self.record.state.stopped_by_hand = true;
-        self.save(Write::Durable).await?;
+        self.save_if_possible("the stop").await;
+        failpoint::hit("stop-recorded")?;
         if phase == Phase::Paused {
             self.unpause().await?;
         }
@@ -402,6 +442,7 @@ impl Driver {
             .or(self.record.config.stop_timeout)
             .unwrap_or_else(|| self.shared.config.stop_timeout_seconds.into());
         self.send_signal(number).await?;
+        failpoint::hit("stop-signalled")?;
         let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
         Ok(Some(patience.map(|patience| Instant::now() + patience)))
     }
@@ -503,6 +544,16 @@ impl Driver {
         self.record.state.phase = next;
         self.save_status().await;
         self.event("unpause", &[]);
+        Ok(())
+    }
+
+    async fn clean_up(&mut self) -> Result<()> {
+        if self.record.state.phase.is_alive() {
+            return Ok(());
+        }
+        lifecycle::tear_down(&self.shared, &mut self.record, None).await?;
+        self.save(Write::Durable).await?;
+        lifecycle::drop_bundle(&self.shared, &self.record.id).await;
         Ok(())
     }
 
@@ -610,7 +661,9 @@ impl Driver {
     async fn remove_stopped(&mut self, options: RemoveOptions) -> Result<()> {
         self.record.state.phase = self.record.state.phase.after(Step::Remove)?;
         self.restart_at = None;
-        self.save(Write::Durable).await?;
+        self.record.state.removes_volumes = options.volumes;
+        self.save_if_possible("the removal").await;
+        let _fatal_at_most = failpoint::hit("removal-recorded");
         match lifecycle::remove(&self.shared, &mut self.record, options).await {
             Ok(()) => {
                 self.removed = true;

@@ -22,6 +22,7 @@ use super::spec::{self, ExecInput};
 use super::state::Phase;
 use super::{Shared, View, attach, blocking_with, lifecycle, resolve_user_in, signal};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::models::{ExecConfig, ExecInspectResponse, ProcessConfig};
 use crate::name;
 use crate::shim_client::Shim;
@@ -197,6 +198,7 @@ async fn begin(
     let stdin = !start.detach && config.attach_stdin.unwrap_or(false);
     let options = ExecOptions { open_stdin: stdin, process };
     shim.exec(&exec.id, tty, &options).await.map_err(failed)?;
+    failpoint::hit("exec-added")?;
     let request = AttachRequest {
         exec_id: exec.id.clone(),
         stdin,
@@ -209,6 +211,7 @@ async fn begin(
         let connection =
             if start.detach { None } else { Some(shim.place().attach(&request).await?.0) };
         let pid = shim.start(&exec.id).await.map_err(failed)?;
+        failpoint::hit("exec-started")?;
         Ok((connection, pid))
     };
     let (connection, pid) = match started.await {
@@ -223,13 +226,16 @@ async fn begin(
         state.running = true;
         state.pid = pid;
     }
-    follow(shared, Arc::clone(exec), Arc::clone(view), shim.clone());
+    let (noted, end) = oneshot::channel();
+    follow(shared, Arc::clone(exec), Arc::clone(view), shim.clone(), noted);
     Ok(match connection {
         None => ExecStarted::Detached,
         Some(connection) => {
             let (sender, receiver) = oneshot::channel();
             let _ = sender.send(connection);
-            ExecStarted::Attached(attach::streams(receiver, tty, stdin))
+            let mut streams = attach::streams(receiver, tty, stdin);
+            streams.output = Box::new(attach::EndsWhenNoted::new(streams.output, end));
+            ExecStarted::Attached(streams)
         }
     })
 }
@@ -243,8 +249,14 @@ fn failed(error: Error) -> Error {
     Error::new(kind, "OCI runtime exec failed").with_source(error)
 }
 
-/// Notes the end of a process.
-fn follow(shared: &Arc<Shared>, exec: Arc<Exec>, view: Arc<View>, shim: Shim) {
+/// Notes the end of a process, and says so.
+fn follow(
+    shared: &Arc<Shared>,
+    exec: Arc<Exec>,
+    view: Arc<View>,
+    shim: Shim,
+    noted: oneshot::Sender<()>,
+) {
     let again = Arc::clone(shared);
     shared.tasks.spawn(async move {
         let closing = again.closing.clone();
@@ -259,6 +271,8 @@ fn follow(shared: &Arc<Shared>, exec: Arc<Exec>, view: Arc<View>, shim: Shim) {
             state.exit_code = Some(code);
             state.ended_at = Some(std::time::Instant::now());
         }
+        // Nobody listens to a detached one.
+        let _ = noted.send(());
         let attributes = [("execID", exec.id.clone()), ("exitCode", code.to_string())];
         super::publish(&again.events, &view.record, "exec_die", &attributes);
         // A shim that died has nothing left to forget.

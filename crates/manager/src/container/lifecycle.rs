@@ -5,12 +5,13 @@
 //!   record: endpoints to be                     (the record names them; start-up removes what a crash left)
 //!   network namespace, links, ports             networks.release
 //!   volumes present                             volumes.unmount
-//!   bundle: config.json, rootfs/                remove the directory
+//!   bundle: config.json, rootfs/                remove the directory, last
 //!   shim start, Create                          shim Delete + Shutdown, or the shim's `delete` command
 //!   waiting attaches connected
 //!   shim Start
 //! ```
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +26,10 @@ use tokio::sync::oneshot;
 
 use super::requests::RemoveOptions;
 use super::spec::{self, Namespace};
-use super::{Shared, files, log_driver};
+use super::{Shared, files, log_driver, shims};
 use crate::blocking;
 use crate::error::{Error, ErrorKind, Failures, Result};
+use crate::failpoint;
 use crate::metadata::{ContainerRecord, MountKind, Write};
 use crate::network::Joined;
 use crate::shim_client::{Exit, Shim, ShimPlace};
@@ -60,6 +62,12 @@ pub(crate) async fn launch(
     attaches: Attaches,
 ) -> Result<Live> {
     shared.metadata.put_container(record, Write::Durable).await?;
+    failpoint::hit("start-intended")?;
+    let left = place(shared, &record.id);
+    if left.bundle.join("config.json").exists() {
+        // A teardown that failed.
+        end_without_shim(shared, &left).await?;
+    }
     let joined = match shared.networks.prepare(record).await {
         Ok(joined) => joined,
         Err(error) => {
@@ -79,8 +87,12 @@ pub(crate) async fn launch(
 
 async fn undo(shared: &Arc<Shared>, record: &mut ContainerRecord, shim: Option<Shim>) {
     let live = shim.map(|shim| Live { shim, pid: 0, _joined: Joined::default() });
-    if let Err(error) = tear_down(shared, record, live).await {
-        tracing::warn!(container = %record.id, "undo a failed start: {}", error.report());
+    match tear_down(shared, record, live).await {
+        Ok(()) => drop_bundle(shared, &record.id).await,
+        // The bundle says how to try again: the next start or the removal does.
+        Err(error) => {
+            tracing::warn!(container = %record.id, "undo a failed start: {}", error.report());
+        }
     }
 }
 
@@ -95,12 +107,14 @@ async fn launch_in(
     let early = |error: Error| (error, None);
     let rootfs = prepare(shared, record, joined).await.map_err(early)?;
     let shim = place(shared, &record.id).start().await.map_err(early)?;
+    failpoint::hit("shim-started").map_err(|error| (error, Some(shim.clone())))?;
     let late = |error: Error, shim: &Shim| (error, Some(shim.clone()));
     let options = shim_options(shared, record).map_err(|error| late(error, &shim))?;
     let terminal = record.config.tty.unwrap_or(false);
     if let Err(error) = shim.create(rootfs, terminal, &options).await {
         return Err(late(runtime_failed("create", error), &shim));
     }
+    failpoint::hit("task-created").map_err(|error| late(error, &shim))?;
     for (request, stream) in attaches.into_iter().filter(|(_, stream)| !stream.is_closed()) {
         match shim.place().attach(&request).await {
             Ok((connection, _)) => drop(stream.send(connection)),
@@ -108,7 +122,10 @@ async fn launch_in(
         }
     }
     match shim.start("").await {
-        Ok(pid) => Ok((shim, pid)),
+        Ok(pid) => {
+            failpoint::hit("task-started").map_err(|error| late(error, &shim))?;
+            Ok((shim, pid))
+        }
         Err(error) => Err(late(runtime_failed("start", error), &shim)),
     }
 }
@@ -183,6 +200,7 @@ async fn prepare(
         };
         let spec = spec::build(&input)?;
         write_bundle(&place(&shared, &record.id).bundle, &spec)?;
+        failpoint::hit("bundle-written")?;
         let key = snapshot_key(&record.id)?;
         let mounts = shared.storage.snapshots().mounts(&key)?;
         Ok(mounts
@@ -294,23 +312,35 @@ fn shim_options(shared: &Shared, record: &ContainerRecord) -> Result<Options> {
 
 /// Waits until the container's process has ended, through lost connections and dead shims.
 pub(crate) async fn wait_for_exit(mut shim: Shim) -> Exit {
+    let place = shim.place().clone();
+    let process = place.process();
     loop {
-        let error = match shim.wait("").await {
-            Ok(exit) => return exit,
-            Err(error) => error,
+        let lost = tokio::select! {
+            biased;
+            answer = shim.wait("") => match answer {
+                Ok(exit) => return exit,
+                Err(error) => Some(error),
+            },
+            () = death_of(process.as_ref()) => None,
         };
-        let place = shim.place().clone();
         if let Some(exit) = place.exit_record() {
             return exit;
         }
-        match place.connect().await {
-            Ok(again) => {
+        match (lost, place.connect().await) {
+            (Some(error), Ok(again)) => {
                 tracing::debug!(container = %place.id, "asked the shim again: {}", error.report());
                 tokio::time::sleep(RECONNECT_PAUSE).await;
                 shim = again;
             }
-            Err(_) => return exit_of_dead_shim(&place).await,
+            _ => return exit_of_dead_shim(&place).await,
         }
+    }
+}
+
+async fn death_of(process: Option<&OwnedFd>) {
+    match process {
+        Some(process) => shims::ended(process).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -320,10 +350,16 @@ pub(crate) async fn exit_of_dead_shim(place: &ShimPlace) -> Exit {
     if let Err(error) = place.delete().await {
         tracing::error!(container = %place.id, "clean up after the shim: {}", error.report());
     }
-    place.exit_record().unwrap_or_else(|| Exit { code: 137, oom_killed: false, at: super::now() })
+    place.exit_record().unwrap_or_else(|| Exit {
+        code: 137,
+        at: super::now(),
+        error: "the container's shim died".into(),
+        ..Exit::default()
+    })
 }
 
-/// Takes down all that [`launch`] set up. Goes on past errors.
+/// Takes down all that [`launch`] set up but the bundle, which holds the exit record and tells how to try again: that
+/// goes by [`drop_bundle`] once the record in the metadata is written. Goes on past errors.
 pub(crate) async fn tear_down(
     shared: &Arc<Shared>,
     record: &mut ContainerRecord,
@@ -337,14 +373,17 @@ pub(crate) async fn tear_down(
             && error.kind() != ErrorKind::NotFound
         {
             tracing::debug!(container = %record.id, "delete through the shim: {}", error.report());
-            failures.note(place.delete().await);
+            // It may keep what it could not delete, and would stay with it.
+            failures.note(end_without_shim(shared, &place).await);
         }
         // The shim may end before its answer is read.
         let _ = shim.shutdown().await;
     } else if place.bundle.join("config.json").exists() {
-        failures.note(place.delete().await);
+        failures.note(end_without_shim(shared, &place).await);
     }
+    failures.note(failpoint::hit("task-deleted"));
     failures.note(shared.networks.release(record).await);
+    failures.note(failpoint::hit("network-released"));
     let (again, id) = (Arc::clone(shared), record.id.clone());
     let volumes: Vec<String> =
         record.mounts.iter().filter_map(|mount| mount.name.clone()).collect();
@@ -355,11 +394,52 @@ pub(crate) async fn tear_down(
         {
             failures.note(again.storage.volumes().unmount(volume).map_err(Error::from));
         }
-        failures.note(remove_directory(&place.bundle));
-        failures.into_result("clean up the container's run-time files")
+        failures.into_result("unmount the container's volumes")
     });
     failures.note(cleaned.await);
     failures.into_result(&format!("tear down container {}", record.id))
+}
+
+/// Removes what the runtime has of a container to whose shim there is no connection, and that shim.
+async fn end_without_shim(shared: &Arc<Shared>, place: &ShimPlace) -> Result<()> {
+    for process in shims::list(&shared.config).await? {
+        if process.container == place.id {
+            process.kill().await?;
+        }
+    }
+    place.delete().await
+}
+
+/// Removes what is left of a container whose record is lost: its shim, its processes and cgroup, its network namespace
+/// and its bundle.
+pub(crate) async fn remove_orphan(shared: &Arc<Shared>, id: &str) -> Result<()> {
+    let place = place(shared, id);
+    let (bundle, root) = (place.bundle.clone(), shared.config.state.join("runtime"));
+    let config = Arc::clone(&shared.config);
+    blocking::run(move || {
+        make_directory(&bundle)?;
+        // What the shim's `delete` goes by; one that the shim wrote itself says the same and more.
+        let settings = bundle.join("shim.json");
+        if !settings.exists() {
+            let text = serde_json::json!({ "root": root, "systemd_cgroup": config.systemd_cgroup });
+            std::fs::write(&settings, text.to_string())
+                .map_err(|source| Error::io(format!("write {}", settings.display()), source))?;
+        }
+        Ok(())
+    })
+    .await?;
+    end_without_shim(shared, &place).await?;
+    shared.networks.remove_namespace(id).await?;
+    drop_bundle(shared, id).await;
+    Ok(())
+}
+
+/// Removes the bundle of a container that was torn down.
+pub(crate) async fn drop_bundle(shared: &Arc<Shared>, id: &str) {
+    let bundle = place(shared, id).bundle;
+    if let Err(error) = blocking::run(move || remove_directory(&bundle)).await {
+        tracing::warn!(container = %id, "remove its bundle: {}", error.report());
+    }
 }
 
 /// Removes all that a stopped container owns, its record last.
@@ -369,6 +449,11 @@ pub(crate) async fn remove(
     options: RemoveOptions,
 ) -> Result<()> {
     let mut failures = Failures::default();
+    let left = place(shared, &record.id);
+    if left.bundle.join("config.json").exists() {
+        // A teardown that failed, or that a crash cut off.
+        end_without_shim(shared, &left).await?;
+    }
     failures.note(shared.networks.forget(record).await);
     let (again, id) = (Arc::clone(shared), record.id.clone());
     let removed = blocking::run(move || {
@@ -377,6 +462,7 @@ pub(crate) async fn remove(
         if again.storage.snapshots().exists(&key) {
             failures.note(again.storage.snapshots().remove(&key).map_err(Error::from));
         }
+        failures.note(failpoint::hit("snapshot-removed"));
         failures.note(remove_directory(&place(&again, &id).bundle));
         failures.note(remove_directory(&again.config.root.join("containers").join(&id)));
         failures.into_result("remove the container's files")
@@ -386,11 +472,16 @@ pub(crate) async fn remove(
         for mount in record.mounts.iter().filter(|mount| mount.anonymous) {
             let name = mount.name.as_deref().unwrap_or_default();
             if !shared.volumes.is_used_by_others(name, &record.id) {
-                failures.note(shared.volumes.destroy(name).await);
+                match shared.volumes.destroy(name).await {
+                    // Not made yet, or removed before a crash.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    destroyed => drop(failures.note(destroyed)),
+                }
             }
         }
     }
     failures.into_result(&format!("remove container {}", record.name))?;
     shared.execs.forget_container(&record.id);
-    shared.metadata.remove_container(&record.id).await
+    shared.metadata.remove_container(&record.id).await?;
+    failpoint::hit("row-deleted")
 }

@@ -35,6 +35,8 @@ pub(crate) struct ContainerRecord {
     /// Networks by name.
     pub(crate) networks: BTreeMap<String, Attachment>,
     pub(crate) state: StateRecord,
+    /// What the record owns is still being made, and nobody was told of the container yet.
+    pub(crate) incomplete: bool,
 }
 
 /// Where the container stands.
@@ -59,6 +61,8 @@ pub(crate) struct StateRecord {
     /// Exits so far: waiters compare it.
     pub(crate) exits: u64,
     pub(crate) health: Option<HealthRecord>,
+    /// The removal under way takes the anonymous volumes along.
+    pub(crate) removes_volumes: bool,
 }
 
 /// What the health check found.

@@ -17,6 +17,7 @@ use super::{Member, Networks, State, bridges, request};
 use crate::blocking;
 use crate::container::{Hosts, Namespace, ResolvConf};
 use crate::error::{Error, Failures, Result};
+use crate::failpoint;
 use crate::metadata::{Attachment, ContainerRecord, EndpointRecord, NetworkRecord, Write};
 use crate::models::{EndpointSettings, PortBinding};
 use crate::name;
@@ -51,12 +52,15 @@ impl Networks {
             brig_network::netns::create(&path).map_err(Error::from)
         })
         .await?;
+        failpoint::hit("netns-made")?;
         let changing = self.0.changes.read().await;
         let reservations = self.allocate(record, &netns)?;
         // The record owns the links before they are made.
         self.0.metadata.put_container(record, Write::Durable).await?;
+        failpoint::hit("endpoints-recorded")?;
         self.connect_all(record).await?;
         drop(changing);
+        failpoint::hit("links-made")?;
         let mut joined = self.describe(record, &netns, Some(netns.clone())).await?;
         joined._reservations = reservations;
         Ok(joined)
