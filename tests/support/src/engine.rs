@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub use crate::api::Answer;
 pub use background::Background;
 pub use image::{busybox, pack_busybox};
 pub use peer::Peer;
@@ -69,6 +70,19 @@ impl Outcome {
     }
 }
 
+/// How an engine differs from an ordinary one.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// Where its programs are, instead of the ordinary place.
+    pub programs: Option<PathBuf>,
+    /// Further settings, in TOML.
+    pub config: String,
+    /// Environment variables for brigd and what it starts.
+    pub environment: Vec<(String, String)>,
+    /// A command that brigd is an argument of, such as `strace`.
+    pub wrapper: Vec<String>,
+}
+
 /// A running engine. Dropping it removes every container, then checks that nothing is left.
 #[derive(Debug)]
 pub struct Engine {
@@ -77,6 +91,7 @@ pub struct Engine {
     /// Holds the namespaces open while brigd is down.
     holder: Child,
     daemon: Child,
+    setup: Setup,
 }
 
 impl Engine {
@@ -86,7 +101,7 @@ impl Engine {
     /// Programs are there but the engine does not start.
     #[must_use]
     pub fn start(test: &str) -> Option<Self> {
-        Self::start_with(test, "")
+        Self::start_as(test, Setup::default())
     }
 
     /// As [`start`](Self::start), with further lines of configuration.
@@ -95,24 +110,33 @@ impl Engine {
     /// Programs are there but the engine does not start.
     #[must_use]
     pub fn start_with(test: &str, settings: &str) -> Option<Self> {
+        Self::start_as(test, Setup { config: settings.to_owned(), ..Setup::default() })
+    }
+
+    /// As [`start`](Self::start), with all that `setup` says.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_as(test: &str, setup: Setup) -> Option<Self> {
         let missing =
-            ["brigd", "containerd-shim-brig-v1"].iter().find(|name| !program(name).is_file());
+            ["brigd", "containerd-shim-brig-v1"].iter().find(|name| !setup.program(name).is_file());
         let reason = match (rustix::process::geteuid().is_root(), missing, busybox()) {
             (false, ..) => "needs root".to_owned(),
             (_, Some(name), _) => {
-                format!("{} is not built: use cargo xtask test", program(name).display())
+                format!("{} is not built: use cargo xtask test", setup.program(name).display())
             }
             (.., None) => "busybox-static is not installed".to_owned(),
-            _ => return Some(Self::launch(test, settings)),
+            _ => return Some(Self::launch(test, setup)),
         };
         eprintln!("SKIPPED {test}: {reason}");
         None
     }
 
-    fn launch(test: &str, settings: &str) -> Self {
+    fn launch(test: &str, setup: Setup) -> Self {
         let directory = tempfile::Builder::new().prefix("brig-engine-").tempdir().unwrap();
         let name = format!("brig-test-{}-{test}", std::process::id());
-        let config = format!("cgroup-parent = \"/{name}\"\n{settings}");
+        let config = format!("cgroup-parent = \"/{name}\"\n{}", setup.config);
         fs::write(directory.path().join("config.toml"), config).unwrap();
         let mut holder = Command::new("unshare")
             .args([
@@ -129,8 +153,8 @@ impl Engine {
             .unwrap();
         let mut ready = [0; 6];
         std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut ready).unwrap();
-        let daemon = spawn_daemon(directory.path(), holder.id());
-        let engine = Self { directory, name, holder, daemon };
+        let daemon = spawn_daemon(directory.path(), holder.id(), &setup);
+        let engine = Self { directory, name, holder, daemon, setup };
         engine.wait_until_it_listens();
         engine
     }
@@ -266,7 +290,7 @@ impl Engine {
 
     /// Starts brigd again after it went.
     pub fn restart(&mut self) {
-        self.daemon = spawn_daemon(self.directory.path(), self.holder.id());
+        self.daemon = self.spawn_daemon();
         self.wait_until_it_listens();
     }
 
@@ -274,6 +298,39 @@ impl Engine {
     #[must_use]
     pub fn inspect(&self, container: &str, template: &str) -> String {
         self.docker(&["inspect", "-f", template, container]).success()
+    }
+
+    /// Starts brigd again without waiting for it.
+    #[must_use]
+    pub fn spawn_daemon(&self) -> Child {
+        spawn_daemon(self.directory.path(), self.holder.id(), &self.setup)
+    }
+
+    /// Whether brigd has ended by itself.
+    ///
+    /// # Panics
+    /// The kernel does not know it.
+    pub fn daemon_has_ended(&mut self) -> bool {
+        self.daemon.try_wait().unwrap().is_some()
+    }
+
+    /// The process id of brigd, or of the wrapper it was started by.
+    #[must_use]
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
+    /// Where the next brigd differs from an ordinary one.
+    pub fn setup(&mut self) -> &mut Setup {
+        &mut self.setup
+    }
+
+    /// Calls the API: the status and the body. An error means that no whole answer came.
+    ///
+    /// # Errors
+    /// The connection failed, or ended before the answer did.
+    pub fn api(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+        crate::api::call(&self.path("brig.sock"), method, path, body)
     }
 
     /// A file for the test's own use.
@@ -355,13 +412,23 @@ impl Drop for Engine {
     }
 }
 
-fn spawn_daemon(directory: &Path, holder: u32) -> Child {
+impl Setup {
+    fn program(&self, name: &str) -> PathBuf {
+        self.programs.as_ref().map_or_else(|| program(name), |directory| directory.join(name))
+    }
+}
+
+fn spawn_daemon(directory: &Path, holder: u32, setup: &Setup) -> Child {
     let log =
         fs::OpenOptions::new().create(true).append(true).open(directory.join("brigd.log")).unwrap();
     Command::new("nsenter")
         .arg(format!("--net=/proc/{holder}/ns/net"))
         .arg(format!("--mount=/proc/{holder}/ns/mnt"))
-        .arg(program("brigd"))
+        .args(&setup.wrapper)
+        .arg(setup.program("brigd"))
+        // Where a test arms the points of programs that have them.
+        .env("BRIG_FAILPOINTS", directory.join("points"))
+        .envs(setup.environment.iter().map(|(name, value)| (name, value)))
         .arg("--root")
         .arg(directory.join("root"))
         .arg("--state")

@@ -1,5 +1,6 @@
 //! Shared pieces of the tests across crates: an engine to drive, and the fuzz targets.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod engine;
 pub mod fuzz;
