@@ -20,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "conmon",
     "containerd",
     "curl",
+    "dbus-daemon",
     "docker.io",
     "docker-registry",
     "iproute2",

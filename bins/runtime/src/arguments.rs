@@ -38,8 +38,19 @@ impl Default for Global {
 impl Global {
     /// The library's handle.
     pub(crate) fn runtime(&self) -> Runtime {
-        Runtime::new(self.root.clone()).systemd_cgroup(self.systemd_cgroup)
+        Runtime::new(self.root.clone()).systemd_cgroup(self.systemd_cgroup).systemd_bus(user_bus())
     }
+}
+
+/// A user's own bus, where the session says that it is elsewhere than the library expects it.
+fn user_bus() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let address = std::env::var("DBUS_SESSION_BUS_ADDRESS").unwrap_or_default();
+    let path = address.split(';').find_map(|address| address.strip_prefix("unix:path="));
+    let path = path.and_then(|path| path.split(',').next()).map(PathBuf::from);
+    path.or_else(|| Some(PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("bus")))
 }
 
 /// As runc: `/run/...` for root, the user's runtime directory otherwise.

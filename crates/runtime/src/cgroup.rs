@@ -29,9 +29,10 @@ mod processes;
 mod removal;
 mod resources;
 mod stats;
+pub mod systemd;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::OFlags;
@@ -105,6 +106,17 @@ impl Cgroup {
         created
     }
 
+    /// Makes the parts of a cgroup that are missing and sets its limits, whatever lives in it: for a scope that systemd has
+    /// just made around the container's init.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`], but for processes in it.
+    pub fn adopt(placement: &Placement, resources: &LinuxResources) -> Result<Self> {
+        let mut cgroup = Self::make_directories(placement, &mut Vec::new())?;
+        cgroup.warnings = resources::apply(&cgroup, resources, resources::Occasion::Create)?;
+        Ok(cgroup)
+    }
+
     /// Opens an existing cgroup. Hierarchies in which it is already gone are left out.
     ///
     /// # Errors
@@ -133,6 +145,51 @@ impl Cgroup {
         match missing {
             Some(error) if legacy.is_empty() && unified.is_none() => Err(error),
             _ => Ok(Self { placement: placement.clone(), legacy, unified, warnings: Vec::new() }),
+        }
+    }
+
+    /// Opens cgroups that the container has made below its own, for a process that is to run there. Each goes for the
+    /// hierarchies of its controllers, or for all.
+    ///
+    /// # Errors
+    /// A path has a `..`, or a cgroup is missing in one of the hierarchies (`NotFound`).
+    pub fn open_below(placement: &Placement, below: &[(Vec<String>, PathBuf)]) -> Result<Self> {
+        let mut place = placement.clone();
+        for (controllers, path) in below {
+            place = place.below(controllers, path)?;
+        }
+        let opened = Self::open(&place)?;
+        if opened.legacy.len() == place.legacy.len()
+            && opened.unified.is_some() == place.unified.is_some()
+        {
+            return Ok(opened);
+        }
+        // A process that is in some of them alone would be outside of the container in the others.
+        let (_, missing) = place.directories().find(|(_, path)| !path.is_dir()).unwrap_or_default();
+        Err(failure::missing(&missing))
+    }
+
+    /// Opens the cgroup for a further process: on cgroup2 a cgroup that passes controllers on to those below it can hold
+    /// no process, and the container's init is then in one of those.
+    ///
+    /// # Errors
+    /// As [`Cgroup::open`].
+    pub fn open_for_exec(placement: &Placement, init: i32) -> Result<Self> {
+        let own = Self::open(placement)?;
+        let passes_on = |unified: &Unified| {
+            unified
+                .directory
+                .read("cgroup.subtree_control")
+                .is_ok_and(|names| !names.trim().is_empty())
+        };
+        if !own.legacy.is_empty() || !own.unified.as_ref().is_some_and(passes_on) {
+            return Ok(own);
+        }
+        let table = std::fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap_or_default();
+        let path = table.lines().find_map(|line| line.strip_prefix("0::"));
+        match path.and_then(|path| placement.at(Path::new(path))) {
+            Some(place) => Self::open(&place),
+            None => Ok(own),
         }
     }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Cgroup, Stats};
+use crate::cgroup::{Cgroup, Hierarchies, Stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::Directory;
 
@@ -24,6 +24,7 @@ use crate::state::Directory;
 pub struct Runtime {
     root: PathBuf,
     systemd_cgroup: bool,
+    systemd_bus: Option<PathBuf>,
 }
 
 /// A container that exists.
@@ -90,13 +91,20 @@ impl Runtime {
     /// A runtime that keeps its state under `root` (made on first use, mode 0700).
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root, systemd_cgroup: false }
+        Self { root, systemd_cgroup: false, systemd_bus: None }
     }
 
     /// Whether cgroups are made by systemd (`slice:prefix:name` cgroup paths).
     #[must_use]
     pub fn systemd_cgroup(self, systemd_cgroup: bool) -> Self {
         Self { systemd_cgroup, ..self }
+    }
+
+    /// The Unix socket of the D-Bus to reach systemd by, where it is not `/run/dbus/system_bus_socket`, or for a caller
+    /// without the host's privileges `/run/user/<uid>/bus`.
+    #[must_use]
+    pub fn systemd_bus(self, bus: Option<PathBuf>) -> Self {
+        Self { systemd_bus: bus, ..self }
     }
 
     /// Creates a container from `bundle`: its init waits, set up completely, for [`Container::start`].
@@ -109,10 +117,6 @@ impl Runtime {
         bundle: &Path,
         options: CreateOptions,
     ) -> Result<Created> {
-        if self.systemd_cgroup {
-            let text = format!("create {id}: systemd cgroups are not built yet");
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
         self.create_container(id, bundle, options)
             .map_err(|error| error.context(format!("create {id}")))
     }
@@ -252,7 +256,13 @@ impl Container {
         let _lock = self.directory.lock()?;
         match self.status()? {
             Status::Stopped | Status::Creating => Err(self.conflict("update", self.status()?)),
-            _ => self.cgroup()?.set(resources).map(drop),
+            _ => {
+                let state = self.existing()?;
+                if let Some(scope) = &state.scope {
+                    scope.update(Hierarchies::detect()?.mode(), resources)?;
+                }
+                Cgroup::open(&state.cgroup)?.set(resources).map(drop)
+            }
         }
     }
 

@@ -30,8 +30,7 @@
 //! namespaces calls [`seal_executable`] first thing in `main`.
 //!
 //! What the specification has and this crate cannot do is refused by name, never ignored: `linux.personality.flags`, for
-//! which the specification defines no values, and cgroups made by systemd, which are not built yet. `linux.intelRdt` is
-//! tested on a recorded tree only.
+//! which the specification defines no values. `linux.intelRdt` is tested on a recorded tree only.
 //!
 //! Kernel: 5.12 (mount_setattr(2)); time namespaces 5.6, `nosymfollow` 5.14.
 

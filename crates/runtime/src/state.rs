@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::Config;
 use crate::cgroup::Placement;
+use crate::cgroup::systemd::Scope;
 use crate::container::ContainerId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::resctrl;
@@ -47,6 +48,9 @@ pub(crate) struct State {
     pub(crate) cgroup: Placement,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
+    /// The scope of its cgroup, where systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<Scope>,
     /// Its groups in resctrl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resctrl: Option<resctrl::Groups>,
@@ -248,6 +252,7 @@ impl State {
             cgroup,
             no_pivot: false,
             no_new_keyring: false,
+            scope: None,
             resctrl: None,
         }
     }

@@ -29,7 +29,7 @@ struct Request {
     console_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     preserve_fds: u32,
-    cgroup: Option<PathBuf>,
+    cgroups: Vec<(Vec<String>, PathBuf)>,
     ignore_paused: bool,
 }
 
@@ -65,7 +65,7 @@ fn execute(global: &Global, id: &ContainerId, request: Request) -> anyhow::Resul
         console,
         pid_file: request.pid_file,
         preserve_fds: request.preserve_fds,
-        cgroup: request.cgroup,
+        cgroups: request.cgroups,
         ignore_paused: request.ignore_paused,
         ..ExecOptions::default()
     };
@@ -101,7 +101,7 @@ fn parse(parser: &mut Parser) -> anyhow::Result<(ContainerId, Request)> {
             Arg::Long("console-socket") => request.console_socket = Some(parser.value()?.into()),
             Arg::Long("pid-file") => request.pid_file = Some(parser.value()?.into()),
             Arg::Long("preserve-fds") => request.preserve_fds = parser.value()?.parse()?,
-            Arg::Long("cgroup") => request.cgroup = Some(parser.value()?.into()),
+            Arg::Long("cgroup") => request.cgroups.push(sub_cgroup(&parser.value()?.string()?)),
             Arg::Long("no-new-privs") => request.no_new_privileges = enabled(parser)?,
             Arg::Long("tty") | Arg::Short('t') => request.terminal = enabled(parser)?,
             Arg::Long("detach") | Arg::Short('d') => request.detach = enabled(parser)?,
@@ -121,6 +121,16 @@ fn parse(parser: &mut Parser) -> anyhow::Result<(ContainerId, Request)> {
         }
     }
     bail!("a container id is missing")
+}
+
+/// `[CONTROLLER,...:]PATH`
+fn sub_cgroup(text: &str) -> (Vec<String>, PathBuf) {
+    match text.split_once(':') {
+        Some((controllers, path)) => {
+            (controllers.split(',').map(ToOwned::to_owned).collect(), path.into())
+        }
+        None => (Vec::new(), text.into()),
+    }
 }
 
 fn enabled(parser: &mut Parser) -> anyhow::Result<bool> {

@@ -23,7 +23,7 @@ pub(super) fn run() -> anyhow::Result<u8> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": brig_runtime::CAPABILITIES.as_slice(),
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},

@@ -73,6 +73,26 @@ pub(super) fn set(cgroup: &Cgroup, rules: &[LinuxDeviceCgroup]) -> Result<()> {
     }
 }
 
+/// The allowed devices as systemd's `DeviceAllow` says them, or `None` when everything not denied is allowed, which
+/// systemd cannot say.
+pub(super) fn systemd_list(rules: &[LinuxDeviceCgroup]) -> Result<Option<Vec<(String, String)>>> {
+    let exceptions = Exceptions::from_rules(&parse(rules)?)?;
+    if exceptions.allow_by_default {
+        return Ok(None);
+    }
+    let devices = exceptions.list.iter().map(|(selector, access)| {
+        let kind = if selector.kind == Some(Kind::Block) { "block" } else { "char" };
+        let device = match (selector.major, selector.minor) {
+            (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+            // A number instead of a name from /proc/devices: systemd 240.
+            (Some(major), None) => format!("{kind}-{major}"),
+            (None, _) => format!("{kind}-*"),
+        };
+        (device, access.to_string())
+    });
+    Ok(Some(devices.collect()))
+}
+
 /// The specification's rules followed by the default ones.
 fn parse(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
     if rules.len() > RULE_LIMIT {

@@ -48,6 +48,11 @@ pub(super) fn invalid(field: impl Display, value: impl Display, why: &'static st
     Error::new(ErrorKind::InvalidInput, format!("set {field} to `{value}`: {why}"))
 }
 
+/// A cgroup that the container was to have made.
+pub(super) fn missing(path: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, format!("use cgroup {}: it does not exist", path.display()))
+}
+
 /// Processes of someone else live where the container should.
 pub(super) fn occupied(path: &Path) -> Error {
     let attempt = format!("use cgroup {}: processes live in it", path.display());

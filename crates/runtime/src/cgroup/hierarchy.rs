@@ -177,6 +177,37 @@ impl Hierarchies {
 }
 
 impl Placement {
+    /// The place of a cgroup below this one; an absolute path counts from this one too, as the container sees it. With
+    /// `controllers` only in the hierarchies that have one of them; the place is the same in the others.
+    pub(super) fn below(&self, controllers: &[String], relative: &Path) -> Result<Self> {
+        if relative == Path::new("/") {
+            return Ok(self.clone());
+        }
+        let relative = checked_relative(relative)?;
+        let mut below = self.clone();
+        for legacy in &mut below.legacy {
+            let named = legacy.controllers.iter().any(|name| controllers.contains(name));
+            if controllers.is_empty() || named {
+                legacy.place.relative.push(&relative);
+            }
+        }
+        if let Some(place) = below.unified.as_mut().filter(|_| controllers.is_empty()) {
+            place.relative.push(&relative);
+        }
+        Ok(below)
+    }
+
+    /// On a host with cgroup2 alone: the place at `path`, a line of `/proc/PID/cgroup`, if it lies below this one.
+    pub(super) fn at(&self, path: &Path) -> Option<Self> {
+        let unified = self.unified.as_ref().filter(|_| self.legacy.is_empty())?;
+        let tail = unified.relative.file_name()?;
+        let mut parts = path.iter().skip_while(|part| *part != tail).skip(1).peekable();
+        parts.peek()?;
+        let mut found = self.clone();
+        found.unified.as_mut()?.relative.extend(parts);
+        Some(found)
+    }
+
     /// The directory of the cgroup in every hierarchy: the v1 controllers as joined in `/proc/self/cgroup`, and an
     /// empty name for cgroup2.
     pub fn directories(&self) -> impl Iterator<Item = (String, PathBuf)> + '_ {
@@ -384,6 +415,28 @@ mod tests {
         }
         let long = "a/".repeat(4096);
         assert!(hybrid().placement(Some(Path::new(&long)), "abc").is_err());
+    }
+
+    #[test]
+    fn places_below_stay_below() {
+        let placement = hybrid().placement(Some(Path::new("/brig/abc")), "abc").unwrap();
+        let below = placement.below(&[], Path::new("/inner")).unwrap();
+        assert!(below.directories().all(|(_, path)| path.ends_with("brig/abc/inner")));
+        assert!(placement.below(&[], Path::new("../x")).is_err());
+        let some = placement.below(&["memory".to_owned()], Path::new("inner")).unwrap();
+        let places: Vec<_> =
+            some.directories().filter(|(_, path)| path.ends_with("inner")).collect();
+        assert_eq!(places.len(), 1, "{places:?}");
+    }
+
+    #[test]
+    fn on_cgroup2_a_container_may_have_moved_its_init() {
+        let found = Hierarchies::parse("30 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n", "0::/\n");
+        let placement = found.placement(Some(Path::new("/brig/abc")), "abc").unwrap();
+        let moved = placement.at(Path::new("/brig/abc/init.scope")).unwrap();
+        assert!(moved.directories().all(|(_, path)| path.ends_with("brig/abc/init.scope")));
+        assert!(placement.at(Path::new("/brig/abc")).is_none());
+        assert!(hybrid().placement(None, "abc").unwrap().at(Path::new("/abc/x")).is_none());
     }
 
     #[test]

@@ -7,13 +7,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use brig_linux::process::flags;
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
 use rustix::process::Pid;
 use rustix::thread::LinkNameSpaceType;
 
 use super::{Console, Container, ContainerId, CreateOptions, Created, Runtime};
 use crate::bundle::{Config, ProcessContext, prepare_process, propagation, sysctls, validate};
-use crate::cgroup::{Cgroup, Hierarchies};
+use crate::cgroup::systemd::Scope;
+use crate::cgroup::{Cgroup, Hierarchies, Mode};
 use crate::error::{Error, ErrorKind, Result, failpoint};
 use crate::process::parent::{self, SpawnError, Spawned};
 use crate::process::plan::{InitPlan, NamespaceJoin};
@@ -35,13 +36,7 @@ impl Runtime {
         terminal::check(&config.spec, &options.console)?;
         let directory = Directory::create(&self.root, id)?;
         let lock = directory.lock()?;
-        let mut making = Making {
-            directory: &directory,
-            cgroup: None,
-            classes: None,
-            process: None,
-            done: false,
-        };
+        let mut making = Making::new(self, &directory);
         let created = making.make(&bundle, &config, options);
         if created.is_ok() {
             making.done = true;
@@ -60,8 +55,10 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// A container being made; what exists of it goes when it is dropped unfinished.
 struct Making<'a> {
+    runtime: &'a Runtime,
     directory: &'a Directory,
     cgroup: Option<Cgroup>,
+    scope: Option<Scope>,
     classes: Option<resctrl::Groups>,
     process: Option<Spawned>,
     done: bool,
@@ -78,10 +75,18 @@ impl Drop for Making<'_> {
             let _ = brig_linux::pidfd::wait_child(process.pidfd.as_fd());
         }
         let removed = self.cgroup.take().is_none_or(|cgroup| cgroup.remove().is_ok());
+        let removed = self.scope.take().is_none_or(|scope| scope.stop().is_ok()) && removed;
         let removed = self.classes.take().is_none_or(|groups| groups.remove().is_ok()) && removed;
         if removed {
             let _ = self.directory.remove();
         }
+    }
+}
+
+impl<'a> Making<'a> {
+    fn new(runtime: &'a Runtime, directory: &'a Directory) -> Self {
+        let (cgroup, scope, classes, process) = (None, None, None, None);
+        Self { runtime, directory, cgroup, scope, classes, process, done: false }
     }
 }
 
@@ -90,11 +95,78 @@ type Made = (i32, OwnedFd, Option<OwnedFd>);
 impl Making<'_> {
     fn make(&mut self, bundle: &Path, config: &Config, options: CreateOptions) -> Result<Made> {
         let spec = &config.spec;
-        let linux = linux(spec)?;
-        let id = self.directory.id().clone();
-        let placement =
-            Hierarchies::detect()?.placement(linux.cgroups_path().as_deref(), id.as_str())?;
-        let mut state = State::new(&id, bundle, config, placement);
+        let hierarchies = Hierarchies::detect()?;
+        let (mut state, classes) = self.state(bundle, config, &options, &hierarchies)?;
+        let resources = linux(spec)?.resources().clone().unwrap_or_default();
+        if state.scope.is_none() {
+            self.cgroup = Some(Cgroup::create(&state.cgroup, &resources)?);
+            failpoint("cgroup-made")?;
+        }
+        let limits = process_limits(spec)?;
+        let console = options.console.take_kind();
+        let pid_file = options.pid_file.clone();
+        let plan = init_plan(self.directory, spec, &state, options)?;
+        let born_in = self.cgroup.as_ref().and_then(Cgroup::dir_fd);
+        let spawned = parent::spawn_init(&plan, born_in).map_err(|error| match error {
+            SpawnError::Step(failure) => parent::explain(&failure, &plan),
+            SpawnError::Own(error) => error,
+        })?;
+        let pid = spawned.pid;
+        self.process = Some(spawned);
+        failpoint("cloned")?;
+        let number = Pid::from_raw(pid).ok_or_else(parent::silent)?;
+        self.place(&state, number, hierarchies.mode(), &resources)?;
+        equip(&plan, spec, number, &limits)?;
+        if let Some(classes) = &classes {
+            self.classes = Some(classes.groups.clone());
+            classes.apply(pid)?;
+        }
+        let spawned = self.process.as_ref().ok_or_else(parent::silent)?;
+        state.pid = pid;
+        state.start_time = process_facts(pid).map_or(0, |facts| facts.start_time);
+        let hook_state = HookState { fd: plan.hook_state.as_ref(), state: &state };
+        hook_state.write("creating")?;
+        if let Some(agent) = &plan.process.agent {
+            agent.describe(&state, "created", pid)?;
+        }
+        spawned.channel.go()?;
+        let master =
+            parent::expect_ready(&spawned.channel, &plan, || run_create_hooks(spec, &state))?;
+        failpoint("mounted")?;
+        hook_state.write("created")?;
+        let master = terminal::deliver(master, console)?;
+        if let Some(path) = pid_file {
+            write_pid_file(&path, pid)?;
+        }
+        self.directory.write(&state)?;
+        failpoint("state-renamed")?;
+        let pidfd = spawned.pidfd.try_clone();
+        let pidfd = pidfd.map_err(|source| Error::system("duplicate init's descriptor", source))?;
+        Ok((pid, pidfd, master))
+    }
+
+    /// Decides where everything of the container will be, and writes it down before anything exists, so that whatever a
+    /// crash leaves can be found and removed.
+    fn state(
+        &self,
+        bundle: &Path,
+        config: &Config,
+        options: &CreateOptions,
+        hierarchies: &Hierarchies,
+    ) -> Result<(State, Option<resctrl::Plan>)> {
+        let linux = linux(&config.spec)?;
+        let id = self.directory.id();
+        let path = linux.cgroups_path().as_deref();
+        let scope = match self.runtime.systemd_cgroup {
+            false => None,
+            true => Some(Scope::parse(path, id.as_str(), self.runtime.systemd_bus.as_deref())?),
+        };
+        let placement = match &scope {
+            None => hierarchies.placement(path, id.as_str())?,
+            Some(scope) => hierarchies.placement(Some(&scope.cgroup_path()?), id.as_str())?,
+        };
+        let mut state = State::new(id, bundle, config, placement);
+        state.scope = scope;
         state.no_pivot = options.no_pivot;
         state.no_new_keyring = options.no_new_keyring;
         let classes = match linux.intel_rdt() {
@@ -104,69 +176,51 @@ impl Making<'_> {
             }
         };
         state.resctrl = classes.as_ref().map(|classes| classes.groups.clone());
-        let devices = network::prepare(linux)?;
-        self.write_intent(config, &state)?;
-        let resources = linux.resources().clone().unwrap_or_default();
-        let cgroup = &*self.cgroup.insert(Cgroup::create(&state.cgroup, &resources)?);
-        failpoint("cgroup-made")?;
-        let limits = process_limits(spec)?;
-        let console = options.console.take_kind();
-        let pid_file = options.pid_file.clone();
-        let plan = init_plan(self.directory, spec, &state, options)?;
-        let join = cgroup.prepare_join()?;
-        let spawned = parent::spawn_init(&plan, cgroup.dir_fd()).map_err(|error| match error {
-            SpawnError::Step(failure) => parent::explain(&failure, &plan),
-            SpawnError::Own(error) => error,
-        })?;
-        let spawned = &*self.process.insert(spawned);
-        failpoint("cloned")?;
-        let number = Pid::from_raw(spawned.pid).ok_or_else(parent::silent)?;
-        if cgroup.dir_fd().is_some() { join.legacy(number) } else { join.all(number) }?;
-        if plan.clone_flags & flags::NEW_USER != 0 {
-            let (users, groups) = id_maps(linux);
-            parent::write_id_maps(spawned.pid, users, groups)?;
-        }
-        if let Some(value) = process_of(spec)?.oom_score_adj() {
-            parent::set_oom_score_adjustment(spawned.pid, value)?;
-        }
-        rlimits::apply(number, &limits)?;
-        if let Some(classes) = &classes {
-            self.classes = Some(classes.groups.clone());
-            classes.apply(spawned.pid)?;
-        }
-        if !devices.is_empty() {
-            let namespace = network_namespace(&plan, spawned.pid)?;
-            network::attach(&devices, namespace.as_fd())?;
-        }
-        state.pid = spawned.pid;
-        state.start_time = process_facts(spawned.pid).map_or(0, |facts| facts.start_time);
-        let hook_state = HookState { fd: plan.hook_state.as_ref(), state: &state };
-        hook_state.write("creating")?;
-        if let Some(agent) = &plan.process.agent {
-            agent.describe(&state, "created", spawned.pid)?;
-        }
-        spawned.channel.go()?;
-        let master =
-            parent::expect_ready(&spawned.channel, &plan, || run_create_hooks(spec, &state))?;
-        failpoint("mounted")?;
-        hook_state.write("created")?;
-        let master = terminal::deliver(master, console)?;
-        if let Some(path) = pid_file {
-            write_pid_file(&path, spawned.pid)?;
-        }
+        self.directory.write_config(&config.bytes)?;
         self.directory.write(&state)?;
-        failpoint("state-renamed")?;
-        let pidfd = spawned.pidfd.try_clone();
-        let pidfd = pidfd.map_err(|source| Error::system("duplicate init's descriptor", source))?;
-        Ok((spawned.pid, pidfd, master))
+        failpoint("state-written")?;
+        Ok((state, classes))
     }
 
-    /// Written before anything else exists, so that whatever a crash leaves can be found and removed.
-    fn write_intent(&self, config: &Config, state: &State) -> Result<()> {
-        self.directory.write_config(&config.bytes)?;
-        self.directory.write(state)?;
-        failpoint("state-written")
+    /// Puts init into its cgroup, as far as it was not born there. systemd makes one only around a process.
+    fn place(
+        &mut self,
+        state: &State,
+        init: Pid,
+        mode: Mode,
+        resources: &LinuxResources,
+    ) -> Result<()> {
+        match (&self.cgroup, &state.scope) {
+            (None, Some(scope)) => {
+                self.scope = Some(scope.clone());
+                scope.start(init, mode, resources, &state.annotations)?;
+                let cgroup = self.cgroup.insert(Cgroup::adopt(&state.cgroup, resources)?);
+                cgroup.prepare_join()?.all(init)
+            }
+            (Some(cgroup), _) if cgroup.dir_fd().is_some() => cgroup.prepare_join()?.legacy(init),
+            (Some(cgroup), _) => cgroup.prepare_join()?.all(init),
+            (None, None) => Ok(()),
+        }
     }
+}
+
+/// Gives init, which waits, what only its parent can give it.
+fn equip(plan: &InitPlan, spec: &Spec, init: Pid, limits: &[rlimits::Limit]) -> Result<()> {
+    let linux = linux(spec)?;
+    let pid = init.as_raw_nonzero().get();
+    if plan.clone_flags & flags::NEW_USER != 0 {
+        let (users, groups) = id_maps(linux);
+        parent::write_id_maps(pid, users, groups)?;
+    }
+    if let Some(value) = process_of(spec)?.oom_score_adj() {
+        parent::set_oom_score_adjustment(pid, value)?;
+    }
+    rlimits::apply(init, limits)?;
+    let devices = network::prepare(linux)?;
+    if devices.is_empty() {
+        return Ok(());
+    }
+    network::attach(&devices, network_namespace(plan, pid)?.as_fd())
 }
 
 /// The network namespace that init is in, or will enter.

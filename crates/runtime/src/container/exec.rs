@@ -28,7 +28,7 @@ impl Container {
             status => return Err(self.conflict("exec in", status)),
         }
         let limits = rlimits::parse(process.rlimits().as_deref().unwrap_or_default())?;
-        let cgroup = self.exec_cgroup(&state, &options)?;
+        let cgroup = exec_cgroup(&state, &options)?;
         let console = options.console;
         let pid_file = options.pid_file;
         let preserve = options.preserve_fds;
@@ -69,14 +69,6 @@ impl Container {
                 Err(error)
             }
         }
-    }
-
-    fn exec_cgroup(&self, state: &State, options: &ExecOptions) -> Result<Cgroup> {
-        if let Some(path) = &options.cgroup {
-            let text = format!("exec in cgroup {}", path.display());
-            return Err(Error::new(crate::ErrorKind::Unsupported, text));
-        }
-        Cgroup::open(&state.cgroup)
     }
 
     fn exec_plan(
@@ -134,4 +126,11 @@ impl Container {
             process: prepare_process(process, context)?,
         })
     }
+}
+
+fn exec_cgroup(state: &State, options: &ExecOptions) -> Result<Cgroup> {
+    if options.cgroups.is_empty() {
+        return Cgroup::open_for_exec(&state.cgroup, state.pid);
+    }
+    Cgroup::open_below(&state.cgroup, &options.cgroups)
 }

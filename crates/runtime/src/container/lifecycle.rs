@@ -191,6 +191,7 @@ impl Container {
             }
             Err(error) => errors.push(error),
         }
+        errors.extend(state.scope.as_ref().and_then(|scope| scope.stop().err()));
         errors.extend(state.resctrl.as_ref().and_then(|groups| groups.remove().err()));
         if let Ok(config) = self.directory.config() {
             let poststop = config.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().clone());

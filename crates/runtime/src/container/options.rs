@@ -116,8 +116,9 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// How many descriptors after standard error to pass on.
     pub preserve_fds: u32,
-    /// A cgroup below the container's own.
-    pub cgroup: Option<PathBuf>,
+    /// Cgroups below the container's own to run in instead: controllers of v1 hierarchies, or none for all hierarchies,
+    /// and a path.
+    pub cgroups: Vec<(Vec<String>, PathBuf)>,
     /// Run in a paused container: the process freezes at once.
     pub ignore_paused: bool,
 }

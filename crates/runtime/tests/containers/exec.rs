@@ -1,10 +1,10 @@
 //! Further processes.
 
-use brig_runtime::ErrorKind;
 use brig_runtime::pidfd::Exit;
+use brig_runtime::{ErrorKind, ExecOptions};
 use serde_json::json;
 
-use crate::support::{Fixture, exec, shell};
+use crate::support::{Fixture, exec, pipes, shell};
 
 #[test]
 fn exec_passes_output_and_exit_codes() {
@@ -56,4 +56,43 @@ fn exec_needs_a_running_container() {
     brig_runtime::pidfd::wait_child(std::os::fd::AsFd::as_fd(&created.pidfd)).unwrap();
     let error = exec(&created.container, &shell("true")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
+}
+
+/// The cgroups below a container's own are its to make; here the host's root does, where no controller is needed.
+#[test]
+fn exec_can_run_in_a_cgroup_below_the_containers() {
+    let Some(mut fixture) = Fixture::new("exec_can_run_in_a_cgroup_below_the_containers") else {
+        return;
+    };
+    fixture.set("/process/args", json!(["sleep", "1000"]));
+    let created = fixture.start();
+    let run = |cgroups: Vec<(Vec<String>, std::path::PathBuf)>| {
+        let process = serde_json::from_value(shell("cat /proc/self/cgroup")).unwrap();
+        let (stdio, output) = pipes();
+        let options = ExecOptions { stdio, cgroups, ..ExecOptions::default() };
+        created.container.exec(&process, options).map(|exec| output.collect(&exec.pidfd).stdout)
+    };
+    let everywhere = vec![(Vec::new(), "inner".into())];
+    let error = run(everywhere.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.chain());
+    let placement = created.container.cgroup().unwrap().placement().clone();
+    let inner: Vec<_> = placement.directories().map(|(_, path)| path.join("inner")).collect();
+    for path in &inner {
+        std::fs::create_dir(path).unwrap();
+    }
+    for (file, value) in [("cpuset.cpus", "0"), ("cpuset.mems", "0")] {
+        for path in inner.iter().filter(|path| path.join(file).exists()) {
+            std::fs::write(path.join(file), value).unwrap();
+        }
+    }
+    let output = run(everywhere).unwrap();
+    assert!(output.lines().all(|line| line.ends_with("/inner")), "{output}");
+    if placement.directories().any(|(name, _)| name == "pids") {
+        let output = run(vec![(vec!["pids".to_owned()], "/inner".into())]).unwrap();
+        let inside: Vec<_> = output.lines().filter(|line| line.ends_with("/inner")).collect();
+        assert_eq!(inside.len(), 1, "{output}");
+        assert!(inside[0].contains(":pids:"), "{output}");
+    }
+    let error = run(vec![(Vec::new(), "../x".into())]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }

@@ -14,4 +14,5 @@ mod notify;
 mod process;
 mod security;
 mod support;
+mod systemd;
 mod terminal;

@@ -171,7 +171,7 @@ pub(crate) fn pipes() -> (Stdio, Pipes) {
 }
 
 impl Pipes {
-    fn collect(mut self, pidfd: &OwnedFd) -> Output {
+    pub(crate) fn collect(mut self, pidfd: &OwnedFd) -> Output {
         let mut stderr_reader = self.stderr;
         let errors = std::thread::spawn(move || {
             let mut text = String::new();
