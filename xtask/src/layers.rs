@@ -19,6 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("brig-storage", &["brig-linux"]),
     ("brig-network", &["brig-linux"]),
     ("brig-images", &[]),
+    ("brig-registry", &["brig-images"]),
     ("brig-engine-api", &[]),
     ("brig-shim-protocol", &[]),
     (
@@ -32,7 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "brig-shim-protocol",
         ],
     ),
-    ("brig", &["brig-engine-api"]),
+    ("brig", &["brig-engine-api", "brig-registry"]),
     ("brigd", &["brig-failpoint", "brig-manager"]),
     (
         "containerd-shim-brig-v1",

@@ -16,6 +16,7 @@ use crate::{binaries, packages};
 
 /// Real parts that the integration tests use: a registry, an image tool as second client, peers and probes.
 const PACKAGES: &[&str] = &[
+    "buildah",
     "busybox-static",
     "conmon",
     "containerd",
@@ -27,6 +28,7 @@ const PACKAGES: &[&str] = &[
     "libseccomp-dev",
     "man-db",
     "nftables",
+    "openssl",
     "podman",
     "procps",
     "runc",

@@ -27,6 +27,7 @@ mod prune;
 mod ps;
 mod pull;
 mod push;
+mod registry;
 mod rename;
 mod restart;
 mod rm;
@@ -118,6 +119,7 @@ commands! {
         Network => network,
         Volume => volume,
         System => system,
+        Registry => registry,
         Completion => completion,
         #[command(hide = true)]
         GenerateMan => generate_man,

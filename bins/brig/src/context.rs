@@ -27,6 +27,11 @@ impl Context {
         self.globals.host.as_deref().unwrap_or(DEFAULT_HOST)
     }
 
+    /// Whether details are wanted.
+    pub(crate) const fn debug(&self) -> bool {
+        self.globals.debug
+    }
+
     /// The directory that holds `config.json` with credentials.
     pub(crate) fn config_directory(&self) -> PathBuf {
         self.globals.config.clone().unwrap_or_else(|| {

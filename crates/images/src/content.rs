@@ -4,11 +4,14 @@
 //! blobs/sha256/<hex>          complete, verified, fsynced, read-only; never changes
 //! ingest/sha256-<hex>         a partial blob whose digest is known: kept, so that a download can resume
 //! ingest/new-<random>         a blob whose digest is not known yet; removed with its writer
+//! ingest/upload-<name>        the same, but kept for its sender to go on: see [`Upload`]
 //! ```
 //!
 //! One writer a blob: whoever writes `ingest/<digest>` holds an exclusive `flock` on it, across processes. Committing is
 //! fsync, rename into `blobs/`, fsync of the directory; so a name in `blobs/` always means complete content, and a crash
 //! leaves at most a partial file that the next writer continues.
+
+mod upload;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,6 +23,8 @@ use rustix::fs::{FlockOperation, flock};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::Descriptor;
 use crate::{Error, ErrorKind, Result};
+
+pub use upload::Upload;
 
 /// Read access to the blobs of a [`Store`](crate::Store). Writing goes through a [`Lease`](crate::Lease).
 #[derive(Clone, Debug)]

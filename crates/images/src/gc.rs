@@ -39,9 +39,23 @@ impl Store {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io). Nothing is removed if the index or a manifest in use cannot be read.
     pub fn collect_garbage(&self, roots: &[Digest], partial_age: Duration) -> Result<Collected> {
+        self.collect_garbage_with(|| Ok(roots.to_vec()), partial_age)
+    }
+
+    /// The same with roots that are determined once nothing can be leased any more. What a lease protected until the
+    /// owner of the roots took it over is thus never missed.
+    ///
+    /// # Errors
+    /// As [`collect_garbage`](Self::collect_garbage), and what `roots` reports.
+    pub fn collect_garbage_with<E: From<Error>>(
+        &self,
+        roots: impl FnOnce() -> Result<Vec<Digest>, E>,
+        partial_age: Duration,
+    ) -> Result<Collected, E> {
         let _guard = self.lock_exclusive()?;
-        let mut pending: Vec<Digest> = roots.to_vec();
-        pending.extend(lease::protected(self)?);
+        // Leases first: one ends without a lock, once what it protected has a name or is somebody's root.
+        let mut pending = lease::protected(self)?;
+        pending.extend(roots()?);
         pending.extend(self.images()?.into_iter().map(|record| record.target.digest));
         let live = self.reach(pending)?;
         let mut collected = Collected::default();

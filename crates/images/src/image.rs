@@ -187,6 +187,8 @@ mod tests {
             config: Descriptor::of(media_type::OCI_CONFIG, config().as_bytes()),
             layers: vec![Descriptor::of(media_type::OCI_LAYER, b"layer"); layers],
             annotations: BTreeMap::new(),
+            artifact_type: None,
+            subject: None,
         }
     }
 

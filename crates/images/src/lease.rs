@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use crate::content::{Acquired, AnonymousWriter, is_same_file, try_lock};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::manifest::Descriptor;
 use crate::store::Store;
 use crate::{Error, Result};
@@ -69,6 +69,8 @@ impl Lease {
     /// # Errors
     /// [`Exhausted`](crate::ErrorKind::Exhausted) or [`Io`](crate::ErrorKind::Io).
     pub fn anonymous(&self) -> Result<AnonymousWriter> {
+        // Under the shared lock, collection cannot take a file that is not locked yet for a dead writer's.
+        let _guard = self.store.lock_shared()?;
         self.store.blobs().anonymous()
     }
 
@@ -81,6 +83,28 @@ impl Lease {
         self.protect([&digest])?;
         file.publish(&digest)?;
         Ok((digest, size))
+    }
+
+    /// Stores `bytes` under a digest that they must hash to.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::ErrorKind::Integrity), [`Exhausted`](crate::ErrorKind::Exhausted) or
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn put_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(bytes);
+        let found = hasher.finish();
+        if found != *digest {
+            return Err(Error::integrity(format!(
+                "store {digest}: the content hashes to {found} instead"
+            )));
+        }
+        self.protect([digest])?;
+        let mut writer = self.anonymous()?;
+        let written = writer.write_all(bytes);
+        written.map_err(|source| Error::io("write into", &self.store.blobs().ingest(), source))?;
+        let (_, _, file) = writer.finish();
+        file.publish(digest)
     }
 
     /// Stores `bytes` whole.

@@ -67,7 +67,7 @@ pub mod store;
 #[cfg(test)]
 mod test_images;
 
-pub use content::Blobs;
+pub use content::{Blobs, Upload};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Result};
 pub use gc::{Collected, PARTIAL_AGE};

@@ -156,6 +156,10 @@ pub struct ImageManifest {
     pub layers: Vec<Descriptor>,
     /// Free-form annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Type of an artifact that is no image.
+    pub artifact_type: Option<String>,
+    /// What this manifest says something about, such as the image it signs. It need not be anywhere.
+    pub subject: Option<Box<Descriptor>>,
 }
 
 /// An index of manifests.
@@ -167,6 +171,10 @@ pub struct Index {
     pub manifests: Vec<Descriptor>,
     /// Free-form annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Type of an artifact that is no image.
+    pub artifact_type: Option<String>,
+    /// What this index says something about.
+    pub subject: Option<Box<Descriptor>>,
 }
 
 /// Every field of every form, so that a document claiming to be two things at once is seen as such.
@@ -180,6 +188,15 @@ struct Wire {
     manifests: Option<Vec<Descriptor>>,
     fs_layers: Option<serde_json::Value>,
     annotations: Option<BTreeMap<String, String>>,
+    artifact_type: Option<String>,
+    subject: Option<Box<Descriptor>>,
+}
+
+/// What manifests and indexes have alike.
+struct Extras {
+    annotations: BTreeMap<String, String>,
+    artifact_type: Option<String>,
+    subject: Option<Box<Descriptor>>,
 }
 
 impl Manifest {
@@ -213,13 +230,18 @@ impl Manifest {
             )));
         }
         let stated = wire.media_type.clone().or_else(|| known.map(str::to_owned));
+        let extras = Extras {
+            annotations: wire.annotations.unwrap_or_default(),
+            artifact_type: wire.artifact_type,
+            subject: wire.subject,
+        };
         match (wire.manifests, wire.config, wire.layers) {
             (Some(manifests), None, None) => {
-                Ok(Self::Index(Index::check(stated, manifests, wire.annotations)?))
+                Ok(Self::Index(Index::check(stated, manifests, extras)?))
             }
             (None, Some(config), layers) => {
                 let layers = layers.unwrap_or_default();
-                let image = ImageManifest::check(stated, config, layers, wire.annotations)?;
+                let image = ImageManifest::check(stated, config, layers, extras)?;
                 Ok(Self::Image(Box::new(image)))
             }
             (Some(_), ..) => Err(Error::invalid(
@@ -240,7 +262,37 @@ impl Manifest {
         }
     }
 
-    /// All descriptors that this document points to.
+    /// What this document says something about, if anything.
+    #[must_use]
+    pub fn subject(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Image(image) => image.subject.as_deref(),
+            Self::Index(index) => index.subject.as_deref(),
+        }
+    }
+
+    /// Its annotations.
+    #[must_use]
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::Image(image) => &image.annotations,
+            Self::Index(index) => &index.annotations,
+        }
+    }
+
+    /// The type of artifact, by the specification's rule: stated, else a manifest's configuration's media type.
+    #[must_use]
+    pub fn artifact_type(&self) -> Option<&str> {
+        match self {
+            Self::Image(image) => {
+                let stated = image.artifact_type.as_deref().filter(|stated| !stated.is_empty());
+                stated.or(Some(&image.config.media_type))
+            }
+            Self::Index(index) => index.artifact_type.as_deref(),
+        }
+    }
+
+    /// All descriptors that this document points to, its subject excepted.
     pub fn children(&self) -> impl Iterator<Item = &Descriptor> {
         let (config, list) = match self {
             Self::Image(image) => (Some(&image.config), &image.layers),
@@ -266,7 +318,7 @@ impl ImageManifest {
         stated: Option<String>,
         config: Descriptor,
         layers: Vec<Descriptor>,
-        annotations: Option<BTreeMap<String, String>>,
+        extras: Extras,
     ) -> Result<Self> {
         let media_type = stated.unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
         if ![media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST].contains(&media_type.as_str()) {
@@ -282,7 +334,8 @@ impl ImageManifest {
                 "parse manifest: the configuration is larger than {CONFIG_LIMIT} bytes"
             )));
         }
-        Ok(Self { media_type, config, layers, annotations: annotations.unwrap_or_default() })
+        let Extras { annotations, artifact_type, subject } = extras;
+        Ok(Self { media_type, config, layers, annotations, artifact_type, subject })
     }
 
     /// Whether this is an image to run, rather than some other artifact in an image's clothes.
@@ -307,11 +360,7 @@ impl ImageManifest {
 }
 
 impl Index {
-    fn check(
-        stated: Option<String>,
-        manifests: Vec<Descriptor>,
-        annotations: Option<BTreeMap<String, String>>,
-    ) -> Result<Self> {
+    fn check(stated: Option<String>, manifests: Vec<Descriptor>, extras: Extras) -> Result<Self> {
         let media_type = stated.unwrap_or_else(|| media_type::OCI_INDEX.to_owned());
         if ![media_type::OCI_INDEX, media_type::DOCKER_INDEX].contains(&media_type.as_str()) {
             return Err(Error::unsupported(format!(
@@ -321,7 +370,8 @@ impl Index {
         if manifests.len() > INDEX_LIMIT {
             return Err(Error::invalid(format!("parse index: more than {INDEX_LIMIT} manifests")));
         }
-        Ok(Self { media_type, manifests, annotations: annotations.unwrap_or_default() })
+        let Extras { annotations, artifact_type, subject } = extras;
+        Ok(Self { media_type, manifests, annotations, artifact_type, subject })
     }
 
     /// What could be run: manifests and indexes, without attestations and unknown things.

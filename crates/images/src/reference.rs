@@ -252,7 +252,10 @@ fn is_port(port: &str) -> bool {
     port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
-fn is_path(path: &str) -> bool {
+/// Whether `path` can be a repository's path within its registry: components of `[a-z0-9]+` joined by `.`, `_`, `__` or
+/// any number of `-`, separated by `/`, 255 bytes at most.
+#[must_use]
+pub fn is_path(path: &str) -> bool {
     path.len() <= PATH_LENGTH && path.split('/').all(is_path_component)
 }
 
@@ -269,7 +272,9 @@ fn is_path_component(component: &str) -> bool {
     })
 }
 
-fn is_tag(tag: &str) -> bool {
+/// Whether `tag` can be a tag: 1 to 128 of `[A-Za-z0-9_.-]`, not starting with `.` or `-`.
+#[must_use]
+pub fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let bytes = tag.as_bytes();
     bytes.len() <= TAG_LENGTH

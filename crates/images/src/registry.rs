@@ -35,6 +35,7 @@ mod challenge;
 mod client;
 mod config;
 mod credentials;
+mod fetch;
 mod progress;
 mod pull;
 mod push;

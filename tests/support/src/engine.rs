@@ -333,6 +333,12 @@ impl Engine {
         crate::api::call(&self.path("brig.sock"), method, path, body)
     }
 
+    /// `nsenter`'s option for the engine's network namespace.
+    #[must_use]
+    pub fn network_namespace(&self) -> String {
+        format!("--net=/proc/{}/ns/net", self.holder.id())
+    }
+
     /// A file for the test's own use.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

@@ -17,6 +17,7 @@ pub const TARGETS: &[Target] = &[
     ("network_connection", brig_network::fuzzing::tracked_connection),
     ("network_dns_query", brig_network::fuzzing::dns_query),
     ("network_texts", network_texts),
+    ("registry_request", brig_registry::fuzzing::request),
     ("runtime_config", brig_runtime::fuzzing::config),
     ("runtime_message", brig_runtime::fuzzing::message),
     ("runtime_mount_options", brig_runtime::fuzzing::mount_options),

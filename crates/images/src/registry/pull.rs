@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Url};
 
 use super::blob::Download;
 use super::blocking::blocking;
@@ -372,6 +372,26 @@ async fn fetch_manifest(
     Err(last.unwrap_or_else(|| Error::not_found(format!("pull {}", reference.familiar()))))
 }
 
+/// A request for a manifest of any form that is understood.
+pub(super) fn manifest_request(
+    method: Method,
+    base: &Url,
+    reference: &Reference,
+    version: &str,
+) -> Result<Request> {
+    let url = join(base, &format!("v2/{}/manifests/{version}", reference.path()))?;
+    let mut request = Request::new(method, url);
+    for accepted in [
+        media_type::OCI_INDEX,
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_INDEX,
+        media_type::DOCKER_MANIFEST,
+    ] {
+        request.headers.append(ACCEPT, HeaderValue::from_static(accepted));
+    }
+    Ok(request)
+}
+
 async fn fetch_from(
     session: &Session<'_>,
     endpoint: &Endpoint,
@@ -381,16 +401,7 @@ async fn fetch_from(
     scopes: &[String],
 ) -> Result<(Option<String>, Vec<u8>)> {
     let base = session.transport.base(endpoint).await?;
-    let url = join(&base, &format!("v2/{}/manifests/{version}", reference.path()))?;
-    let mut request = Request::new(Method::GET, url);
-    for accepted in [
-        media_type::OCI_INDEX,
-        media_type::OCI_MANIFEST,
-        media_type::DOCKER_INDEX,
-        media_type::DOCKER_MANIFEST,
-    ] {
-        request.headers.append(ACCEPT, HeaderValue::from_static(accepted));
-    }
+    let request = manifest_request(Method::GET, &base, reference, version)?;
     let response = session.send(endpoint, scopes, &request).await?;
     let attempt = format!("pull {}", reference.familiar());
     if !response.status().is_success() {
