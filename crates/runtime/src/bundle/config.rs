@@ -46,7 +46,11 @@ impl Config {
 /// `InvalidInput` with the place of the mistake.
 pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<Spec> {
     let first = match serde_json::from_slice::<Spec>(bytes) {
-        Ok(spec) => return Ok(spec),
+        Ok(spec) if !MISSPELLED.iter().any(|(name, _)| contains(bytes, name)) => return Ok(spec),
+        Ok(_) => {
+            let missing = "a field that the types lack";
+            <serde_json::Error as serde::de::Error>::custom(missing)
+        }
         Err(error) => error,
     };
     // The types know fewer names than the specification and other runtimes accept. Once a document is refused, what
@@ -59,6 +63,13 @@ pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<Spec> {
     };
     repair(&mut value);
     serde_json::from_value(value).map_err(|_| refused(first))
+}
+
+/// Fields that the types know by another name than the specification, and would take for unknown ones.
+const MISSPELLED: [(&str, &str); 2] = [("enableCMT", "enableCmt"), ("enableMBM", "enableMbm")];
+
+fn contains(bytes: &[u8], name: &str) -> bool {
+    bytes.windows(name.len()).any(|window| window == name.as_bytes())
 }
 
 /// Takes out or renames what the types cannot hold although it is valid or ignored elsewhere.
@@ -76,6 +87,13 @@ fn repair(value: &mut Value) {
                 Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
                 Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
                 _ => {}
+            }
+        }
+    }
+    if let Some(Value::Object(classes)) = value.pointer_mut("/linux/intelRdt") {
+        for (name, known) in MISSPELLED {
+            if let Some(switch) = classes.remove(name) {
+                classes.insert(known.to_owned(), switch);
             }
         }
     }
@@ -101,6 +119,13 @@ mod tests {
         let spec = parse_bytes(text).unwrap();
         let sets = spec.process().clone().unwrap().capabilities().clone().unwrap();
         assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn fields_that_the_types_misspell_are_not_lost() {
+        let text = br#"{"ociVersion":"1.2.0","linux":{"intelRdt":{"enableCMT":true}}}"#;
+        let classes = parse_bytes(text).unwrap().linux().clone().unwrap().intel_rdt().clone();
+        assert_eq!(*classes.unwrap().enable_cmt(), Some(true));
     }
 
     #[test]

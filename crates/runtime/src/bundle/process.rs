@@ -48,6 +48,15 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
         return Err(invalid("process.cwd is not an absolute path"));
     }
     let user = process.user();
+    for (given, field) in [
+        (process.command_line(), "process.commandLine"),
+        (user.username(), "process.user.username"),
+    ] {
+        if given.as_ref().is_some_and(|text| !text.is_empty()) {
+            let text = format!("{field} is for another platform than Linux");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+    }
     let groups = user.additional_gids().iter().flatten();
     let terminal = process.terminal().unwrap_or(false).then(|| {
         let size = process.console_size().map(|size| {

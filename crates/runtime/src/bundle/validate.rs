@@ -26,10 +26,14 @@ pub(crate) fn validate(spec: &Spec) -> Result<()> {
         (spec.solaris().is_some(), "solaris"),
         (spec.windows().is_some(), "windows"),
         (spec.vm().is_some(), "vm"),
+        (spec.zos().is_some(), "zos"),
     ] {
         if present {
             return Err(unsupported(field));
         }
+    }
+    if spec.uid_mappings().is_some() || spec.gid_mappings().is_some() {
+        return Err(invalid("uidMappings and gidMappings belong into linux"));
     }
     if spec.root().is_none() {
         return Err(invalid("root is missing"));
@@ -102,7 +106,7 @@ fn invalid(text: impl Into<String>) -> Error {
 }
 
 fn unsupported(field: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("{field} is not built yet"))
+    Error::new(ErrorKind::Unsupported, format!("{field} is for another platform than Linux"))
         .with_advice("remove it from the configuration")
 }
 

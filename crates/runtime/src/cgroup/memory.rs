@@ -24,6 +24,10 @@ pub(super) fn set(cgroup: &Cgroup, memory: &LinuxMemory, warnings: &mut Vec<Stri
         // Ignored by the kernel since 5.4 and by runc since 1.1.
         warnings.push(format!("{FIELD}.kernel has no effect on current kernels; drop it"));
     }
+    if memory.use_hierarchy() == Some(false) {
+        let why = "the kernel accounts memory by hierarchy always; drop the setting";
+        return Err(failure::unsupported(format!("{FIELD}.useHierarchy"), why));
+    }
     match cgroup.require(FIELD, "memory", "memory")? {
         Located::V1(directory) => set_v1(directory, memory, warnings),
         Located::V2(directory) => set_v2(directory, memory, warnings),

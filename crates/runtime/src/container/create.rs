@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result, failpoint};
 use crate::process::parent::{self, SpawnError, Spawned};
 use crate::process::plan::{InitPlan, NamespaceJoin};
 use crate::rootfs::{RootfsPlan, devices, mounts};
-use crate::security::{placement, rlimits, scheduling};
+use crate::security::{lsm, placement, rlimits, scheduling};
 use crate::state::{Directory, State, process_facts};
 use crate::{hooks, network, resctrl, terminal};
 
@@ -435,6 +435,7 @@ fn rootfs_plan(
     let context = mounts::MountContext {
         bundle: &state.bundle,
         propagation: inherited,
+        label: lsm::mount_label(linux.mount_label().as_deref())?,
         placement: Some(&state.cgroup),
         new_cgroup: namespaces.new_cgroup,
         id_maps: linux.uid_mappings().as_deref().zip(linux.gid_mappings().as_deref()),

@@ -22,6 +22,8 @@ pub(crate) struct MountContext<'a> {
     pub(crate) bundle: &'a Path,
     /// What a bind mount keeps of its source's propagation: `linux.rootfsPropagation`.
     pub(crate) propagation: u64,
+    /// The SELinux context of new filesystems.
+    pub(crate) label: Option<&'a str>,
     /// Where the container's cgroup lies.
     pub(crate) placement: Option<&'a Placement>,
     /// Whether the container has its own cgroup namespace.
@@ -90,7 +92,10 @@ fn prepare_one(
     if kind == "cgroup" || kind == "cgroup2" {
         return cgroup(context, &options, &target, label, steps);
     }
-    steps.push(step(Action::Filesystem(filesystem(kind, mount.source(), &options)?), false));
+    steps.push(step(
+        Action::Filesystem(filesystem(context, kind, mount.source(), &options)?),
+        false,
+    ));
     Ok(())
 }
 
@@ -169,6 +174,7 @@ fn map_owners(
 }
 
 fn filesystem(
+    context: &MountContext<'_>,
     kind: &str,
     source: &Option<PathBuf>,
     options: &MountOptions,
@@ -185,6 +191,11 @@ fn filesystem(
     }
     for (key, value) in &options.data {
         data.push((string(key)?, value.as_deref().map(string).transpose()?));
+    }
+    // Those that belong to the kernel have labels of their own.
+    let own = matches!(kind, "proc" | "sysfs" | "mqueue");
+    if let Some(label) = context.label.filter(|_| !own) {
+        data.push((c"context".to_owned(), Some(string(label)?)));
     }
     Ok(FilesystemPlan {
         kind: string(kind)?,

@@ -7,6 +7,26 @@ use oci_spec::runtime::Process;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::plan::Label;
 
+/// There while SELinux is active.
+const SELINUX: &str = "/sys/fs/selinux/enforce";
+
+fn inactive(name: &str, value: &str) -> Error {
+    let attempt = format!("apply the {name} label {value:?}: {name} is not active");
+    Error::new(ErrorKind::Unsupported, attempt)
+        .with_advice("remove the label from the configuration or boot with the module")
+}
+
+/// The SELinux context of the files in filesystems that are made for the container (`linux.mountLabel`).
+///
+/// # Errors
+/// `Unsupported` where SELinux is not active.
+pub(crate) fn mount_label(label: Option<&str>) -> Result<Option<&str>> {
+    match label.filter(|label| !label.is_empty()) {
+        Some(label) if !std::path::Path::new(SELINUX).exists() => Err(inactive("SELinux", label)),
+        label => Ok(label),
+    }
+}
+
 /// The label that the program will get at its exec, if one is configured.
 ///
 /// # Errors
@@ -24,14 +44,10 @@ pub(crate) fn prepare(process: &Process) -> Result<Option<Label>> {
             "/sys/module/apparmor/parameters/enabled",
             "AppArmor",
         ),
-        (None, Some(label)) => {
-            (label, ["thread-self/attr/exec"].as_slice(), "/sys/fs/selinux/enforce", "SELinux")
-        }
+        (None, Some(label)) => (label, ["thread-self/attr/exec"].as_slice(), SELINUX, "SELinux"),
     };
     if !std::path::Path::new(probe).exists() {
-        let attempt = format!("apply the {name} label {value:?}: {name} is not active");
-        return Err(Error::new(ErrorKind::Unsupported, attempt)
-            .with_advice("remove the label from the configuration or boot with the module"));
+        return Err(inactive(name, &value));
     }
     let value = CString::new(value).map_err(|_| {
         Error::new(ErrorKind::InvalidInput, format!("the {name} label contains a zero byte"))

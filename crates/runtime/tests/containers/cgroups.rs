@@ -16,6 +16,32 @@ fn the_pids_limit_holds() {
 }
 
 #[test]
+fn device_rules_decide_what_can_be_opened() {
+    let Some(mut fixture) = Fixture::new("device_rules_decide_what_can_be_opened") else { return };
+    fixture.set(
+        "/linux/devices",
+        json!([{"path": "/dev/mine", "type": "c", "major": 10, "minor": 229}]),
+    );
+    let open = ": < /dev/mine && echo read; : <> /dev/mine && echo written";
+    fixture.set("/linux/resources", json!({"devices": [{"allow": false, "access": "rwm"}]}));
+    fixture.script(open);
+    let output = fixture.run().unwrap();
+    assert_eq!(output.stdout, "", "{output:?}");
+    assert!(output.stderr.contains("Operation not permitted"), "{output:?}");
+    for (access, wanted) in [("r", "read\n"), ("rw", "read\nwritten\n")] {
+        let rule = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": access});
+        fixture
+            .set("/linux/resources", json!({"devices": [{"allow": false, "access": "rwm"}, rule]}));
+        let output = fixture.run().unwrap();
+        if output.stderr.contains("No such device") {
+            eprintln!("SKIPPED device_rules_decide_what_can_be_opened: a kernel without FUSE");
+            return;
+        }
+        assert_eq!(output.stdout, wanted, "{output:?}");
+    }
+}
+
+#[test]
 fn a_small_memory_limit_still_starts_a_container() {
     let Some(mut fixture) = Fixture::new("a_small_memory_limit_still_starts_a_container") else {
         return;

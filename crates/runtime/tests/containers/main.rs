@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "what is skipped is said")]
 
 mod cgroups;
+mod conformance;
 mod exec;
 mod hooks;
 mod lifecycle;

@@ -196,6 +196,31 @@ fn classes_of_service_are_refused_by_name_without_resctrl() {
 }
 
 #[test]
+fn the_default_error_of_a_profile_is_what_callers_get() {
+    let test = "the_default_error_of_a_profile_is_what_callers_get";
+    let Some(mut fixture) = Fixture::new(test) else { return };
+    // Everything but what is left over: a call that no profile of today names goes by the default.
+    let every = "read write open openat close execve exit exit_group brk mmap mprotect munmap \
+        arch_prctl set_tid_address set_robust_list rseq prlimit64 readlinkat readlink \
+        getrandom fstat newfstatat stat lstat getuid geteuid getgid getegid getpid \
+        getppid rt_sigaction rt_sigprocmask rt_sigreturn fcntl ioctl getcwd wait4 fork \
+        vfork clone clone3 prctl sched_getaffinity dup2 dup3 dup writev lseek capset \
+        uname access faccessat getpgrp futex poll umask";
+    let every: Vec<&str> = every.split(' ').collect();
+    fixture.set(
+        "/linux/seccomp",
+        json!({
+            "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 18,
+            "architectures": ["SCMP_ARCH_NATIVE"],
+            "syscalls": [{"names": every, "action": "SCMP_ACT_ALLOW"}]
+        }),
+    );
+    fixture.script("mkdir /tmp/x");
+    let output = fixture.run().unwrap();
+    assert!(output.stderr.contains("Invalid cross-device link"), "{output:?}");
+}
+
+#[test]
 fn a_container_cannot_raise_itself() {
     let Some(mut fixture) = Fixture::new("a_container_cannot_raise_itself") else { return };
     fixture.script("mount -t tmpfs none /tmp");

@@ -192,8 +192,8 @@ fn make_rootfs(path: &Path) {
     std::fs::copy(BUSYBOX, path.join("bin/busybox")).unwrap();
     for applet in [
         "cat", "chmod", "date", "dd", "echo", "env", "false", "grep", "head", "hostname", "id",
-        "ionice", "ip", "ls", "mkdir", "mount", "ps", "pwd", "readlink", "sh", "sleep", "stat",
-        "stty", "test", "touch", "tr", "true", "tty", "umount", "uname", "wc",
+        "ionice", "ip", "ls", "mkdir", "mount", "ps", "pwd", "readlink", "rmdir", "sh", "sleep",
+        "stat", "stty", "test", "touch", "tr", "true", "tty", "umount", "uname", "wc",
     ] {
         std::os::unix::fs::symlink("busybox", path.join("bin").join(applet)).unwrap();
     }
