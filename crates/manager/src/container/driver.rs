@@ -301,10 +301,14 @@ impl Driver {
 
     /// Looks after a process from now on.
     fn follow(&mut self, live: Live) {
-        let (sender, receiver) = oneshot::channel();
+        let (mut sender, receiver) = oneshot::channel();
         let shim = live.shim.clone();
         self.shared.tasks.spawn(async move {
-            let _ = sender.send(lifecycle::wait_for_exit(shim).await);
+            tokio::select! {
+                exit = lifecycle::wait_for_exit(shim) => drop(sender.send(exit)),
+                // The engine closes: it must not wait for the container.
+                () = sender.closed() => {}
+            }
         });
         self.exit = Some(receiver);
         self.started = Instant::now();

@@ -369,15 +369,19 @@ pub(crate) async fn tear_down(
     let place = place(shared, &record.id);
     let shim = live.map(|live| live.shim);
     if let Some(shim) = shim {
-        if let Err(error) = shim.delete("").await
-            && error.kind() != ErrorKind::NotFound
-        {
+        let deleted = shim.delete("").await;
+        if let Err(error) = &deleted {
             tracing::debug!(container = %record.id, "delete through the shim: {}", error.report());
-            // It may keep what it could not delete, and would stay with it.
+        }
+        let known = !matches!(&deleted, Err(error) if error.kind() != ErrorKind::NotFound);
+        // A shim forgets a container whose making failed, and what it could not undo of that is still there.
+        let runtime = shared.config.state.join("runtime").join(&record.id);
+        if known && !runtime.exists() {
+            // The shim may end before its answer is read.
+            let _ = shim.shutdown().await;
+        } else {
             failures.note(end_without_shim(shared, &place).await);
         }
-        // The shim may end before its answer is read.
-        let _ = shim.shutdown().await;
     } else if place.bundle.join("config.json").exists() {
         failures.note(end_without_shim(shared, &place).await);
     }
