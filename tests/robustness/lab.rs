@@ -29,16 +29,21 @@ impl Lab {
     /// Starts an engine with the image and the bystander. `None` when that cannot be done here.
     pub(crate) fn start(test: &str, setup: Setup) -> Option<Self> {
         let engine = Engine::start_as(test, setup)?;
+        engine.load_busybox();
+        Some(Self::around(engine))
+    }
+
+    /// Puts the bystander into an engine that has the image.
+    pub(crate) fn around(engine: Engine) -> Self {
         let mut lab = Self { ticks: engine.path("ticks"), engine, bystander_pid: 0 };
         std::fs::create_dir(lab.engine.path("points")).unwrap();
-        lab.engine.load_busybox();
         std::fs::write(&lab.ticks, "").unwrap();
         let command = "while :; do echo tick >> /ticks; sleep 0.1; done";
         let bind = format!("{}:/ticks", lab.ticks.display());
         lab.create("bystander", command, &json!({ "Binds": [bind] }));
         lab.must("POST", "/containers/bystander/start", "");
         lab.bystander_pid = lab.pid("bystander");
-        Some(lab)
+        lab
     }
 
     /// Arms a point of the programs.

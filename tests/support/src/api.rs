@@ -62,12 +62,35 @@ pub fn open(
     path: &str,
     body: &str,
 ) -> io::Result<BufReader<UnixStream>> {
+    send(socket, method, path, body, "Connection: close")
+}
+
+/// Sends a request that takes the connection over (attach, exec) and hands out what follows the answer's head.
+///
+/// # Errors
+/// The connection failed, or the daemon did not hand it over.
+pub fn hijack(socket: &Path, path: &str, body: &str) -> io::Result<BufReader<UnixStream>> {
+    let upgrade = "Connection: Upgrade\r\nUpgrade: tcp";
+    let mut reader = send(socket, "POST", path, body, upgrade)?;
+    match read_head(&mut reader)? {
+        (101, ..) => Ok(reader),
+        (status, ..) => Err(io::Error::other(format!("POST {path}: status {status}"))),
+    }
+}
+
+fn send(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: &str,
+    connection: &str,
+) -> io::Result<BufReader<UnixStream>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: brig\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: brig\r\n{connection}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
