@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark speaks to its user")]
 
+mod density;
+mod logs;
 mod peers;
 mod sample;
 mod start;
@@ -40,12 +42,22 @@ enum Format {
 enum Benchmark {
     /// `run --rm IMAGE true`, with the default network and with none, by brig, docker and podman
     Start(start::Options),
+    /// Memory and threads of shims and daemons, and a thousand containers started, listed, adopted and removed
+    Density(density::Options),
+    /// Ten containers that log ten thousand lines a second each, with rotation, while brigd is killed
+    Logs(logs::Options),
+    /// Writes numbered lines: what a container of `logs` runs
+    #[command(hide = true)]
+    WriteLines(logs::WriteOptions),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.benchmark {
         Benchmark::Start(options) => start::run(options),
+        Benchmark::Density(options) => density::run(options),
+        Benchmark::Logs(options) => logs::run(options),
+        Benchmark::WriteLines(options) => logs::write_lines(options),
     };
     match result {
         Ok(report) => {

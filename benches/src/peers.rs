@@ -55,7 +55,13 @@ impl Docker {
         command
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where everything of this daemon is.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("sock")
     }
 
@@ -103,6 +109,11 @@ impl Podman {
             bail!("podman info: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(podman)
+    }
+
+    /// Where everything of this podman is.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// podman with this value's directories. With runc, since Debian's crun asks for CAP_SYS_RESOURCE.
