@@ -6,4 +6,5 @@ mod docker_cli;
 mod limits;
 mod network;
 mod run;
+mod terminal;
 mod volumes;

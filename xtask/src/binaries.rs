@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use crate::install::put_file;
 use crate::packages;
-use crate::process::{cargo, run, step, target_directory};
+use crate::process::{cargo, command, run, step, target_directory};
 
 /// The programs that are static: each is executed once per container start, where relocation and dynamic linking count.
 const STATIC: &[(&str, &str)] =
@@ -70,15 +70,14 @@ fn build_release() -> Result<()> {
     for (package, program) in STATIC {
         step(&format!("Building {program} (static)"));
         // Through `cargo rustc`, since RUSTFLAGS without --target would also reach procedural macros, which cannot be static.
-        run(cargo().args(["rustc", "--locked", "--profile", "static", "-p", package]).args([
-            "--bin",
-            program,
-            "--",
-            "-C",
-            "target-feature=+crt-static",
-            "-C",
-            "relocation-model=static",
-        ]))?;
+        // Without the caller's own flags: some linkers that they choose (mold 1.10) make static programs that crash.
+        run(cargo()
+            .args(["rustc", "--locked", "--profile", "static", "-p", package])
+            .args(["--bin", program, "--"])
+            .args(["-C", "target-feature=+crt-static", "-C", "relocation-model=static"])
+            .env("CARGO_ENCODED_RUSTFLAGS", ""))?;
+        step(&format!("Starting {program} once"));
+        run(command(target_directory().join("static").join(program)).arg("-v"))?;
     }
     Ok(())
 }

@@ -40,7 +40,10 @@ fn main() -> ! {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let context = Context::new(cli.globals);
-    runtime.block_on(cli.command.execute(&context))
+    let outcome = runtime.block_on(cli.command.execute(&context));
+    // Dropping it would wait for a read of standard input, which only another key would end.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// One line that says what failed and why; `--debug` puts each cause on a line of its own.

@@ -36,13 +36,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Panics
 /// There is none for a minute; the message says what was waited for.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    wait(ask).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+fn wait<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask() {
+        let answer = ask();
+        if answer.is_some() || Instant::now() >= deadline {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::sleep(PAUSE);
     }
 }

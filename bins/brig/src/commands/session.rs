@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use brig_engine_api::client::{Client, Hijacked, HijackedInput, OutputStream};
 use brig_engine_api::query;
 use brig_engine_api::stream::StdStream;
@@ -113,17 +113,21 @@ async fn send_input(wanted: bool, mut input: HijackedInput, mut keys: DetachKeys
     }
 }
 
-/// Passes signals on, and the terminal's size; never returns but for an error.
+/// Passes signals on, and the terminal's size; never returns but for an error. Signals that are not passed on end the
+/// session instead, so that the terminal gets its settings back.
 async fn follow_signals(client: Client, target: Target, tty: bool, proxy: bool) -> Result<()> {
     if tty {
         resize(&client, &target).await;
     }
     let mut window = signal(SignalKind::window_change()).context("listen for resizes")?;
-    let mut forwarded = Forwarded::listen(proxy && !tty)?;
+    let mut signals = Signals::listen(proxy || tty)?;
     loop {
         tokio::select! {
             _ = window.recv() => if tty { resize(&client, &target).await },
-            number = forwarded.next() => {
+            number = signals.next() => {
+                if !proxy {
+                    bail!("ended by signal {number}; the container's process goes on");
+                }
                 if let Target::Container(id) = &target {
                     // A container that is gone needs no signal; its end is on the way.
                     let _ = client.kill_container(id, Some(&number.to_string())).await;
@@ -143,10 +147,10 @@ async fn resize(client: &Client, target: &Target) {
     };
 }
 
-/// The signals that are passed on to a container without a terminal.
-struct Forwarded(Vec<(i32, Signal)>);
+/// The signals that are passed on to a container, or end a session with a terminal.
+struct Signals(Vec<(i32, Signal)>);
 
-impl Forwarded {
+impl Signals {
     fn listen(wanted: bool) -> Result<Self> {
         if !wanted {
             return Ok(Self(Vec::new()));

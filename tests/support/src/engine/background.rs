@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use super::eventually;
+use super::wait;
 
 /// A running command whose output is collected. Dropping it kills it.
 #[derive(Debug)]
@@ -37,9 +37,8 @@ impl Background {
 
     /// Waits until the output holds a text.
     pub fn expect(&self, text: &str) {
-        eventually(&format!("{text:?} in {:?}", self.child), || {
-            self.output().contains(text).then_some(())
-        });
+        let found = wait(|| self.output().contains(text).then_some(()));
+        assert!(found.is_some(), "waited in vain for {text:?} in {:?}", self.output());
     }
 
     /// Writes to its standard input.
@@ -61,8 +60,8 @@ impl Background {
 
     /// Waits for its end; its exit code and all it wrote.
     pub fn finish(&mut self) -> (Option<i32>, String) {
-        let status =
-            eventually(&format!("the end of {:?}", self.child), || self.child.try_wait().unwrap());
+        let status = wait(|| self.child.try_wait().unwrap());
+        let Some(status) = status else { panic!("it does not end; it wrote {:?}", self.output()) };
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }

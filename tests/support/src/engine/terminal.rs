@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use super::eventually;
+use super::wait;
 
 /// A command that has a terminal, as somebody at a keyboard would run it. Dropping it kills it.
 #[derive(Debug)]
@@ -61,12 +61,11 @@ impl Terminal {
 
     /// Waits until a text appears on the screen, after what was waited for before.
     pub fn expect(&mut self, text: &str) {
-        let what = format!("{text:?} on the terminal, which shows {:?}", self.rest());
-        let end = eventually(&what, || {
-            let found = self.rest().find(text);
-            found.map(|at| self.seen + at + text.len())
-        });
-        self.seen = end;
+        let found = wait(|| self.rest().find(text));
+        let Some(at) = found else {
+            panic!("waited in vain for {text:?} on a terminal that shows {:?}", self.rest());
+        };
+        self.seen += at + text.len();
     }
 
     /// What is on the screen after what was waited for.
@@ -96,8 +95,10 @@ impl Terminal {
 
     /// Waits for the command's end; its exit code, `None` when a signal ended it.
     pub fn finish(&mut self) -> Option<i32> {
-        let what = format!("the end of {:?}, which shows {:?}", self.child, self.rest());
-        eventually(&what, || self.child.try_wait().unwrap()).code()
+        match wait(|| self.child.try_wait().unwrap()) {
+            Some(status) => status.code(),
+            None => panic!("the command does not end; its terminal shows {:?}", self.rest()),
+        }
     }
 }
 
