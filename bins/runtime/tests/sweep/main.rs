@@ -2,7 +2,7 @@
 //!
 //! The program, or a process that it made, is killed as it enters its N-th system call. Whatever is left then,
 //! `delete --force` must succeed, nothing may remain (processes, cgroups, mounts, state files), and a container with the
-//! same id must run. Every [`STEP`]th N is tried; `BRIG_SWEEP_STEP=1` (`cargo xtask soak`) tries all.
+//! same id must run. Every [`STEP`]th N is tried; `BRIG_SWEEP_STEP=1` tries all.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers included")]
 #![expect(clippy::print_stderr, reason = "what is skipped and how much was tried is said")]
