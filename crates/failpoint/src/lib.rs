@@ -2,7 +2,7 @@
 //!
 //! [`hit`] stands where a crash or an error would hurt most: after an intent is written, a namespace made, a process
 //! cloned. Without the feature `enabled` it is an empty function that the compiler removes. With it, a program that was
-//! given a directory by [`configure`] looks there at each point:
+//! given a directory by `configure` looks there at each point:
 //!
 //! ```text
 //! <directory>/armed   one line, `NAME ACTION`: what to do at which point. Taken away by whoever reaches it, so that
