@@ -103,6 +103,9 @@ pub struct RuncOptions {
     /// State directory of the runtime.
     #[prost(string, tag = "7")]
     pub root: String,
+    /// The criu program (containerd up to 1.7).
+    #[prost(string, tag = "8")]
+    pub criu_path: String,
     /// Make cgroups through systemd.
     #[prost(bool, tag = "9")]
     pub systemd_cgroup: bool,
