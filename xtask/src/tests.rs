@@ -3,8 +3,11 @@
 //! The privileged tests make namespaces, cgroups and mounts on this machine; what the machine holds is compared around the
 //! whole suite. A test that cannot run here prints `SKIPPED name: why`; those lines are collected, shown and counted.
 
-use std::fs;
+mod guests;
+
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +46,9 @@ const PACKAGES: &[&str] = &[
 pub(crate) struct Options {
     /// Only tests whose name contains this
     filter: Option<String>,
+    /// Only the tests that run in guests in QEMU, which the rest of the tests leave out
+    #[arg(long, conflicts_with = "filter")]
+    vm: bool,
 }
 
 /// Runs the tests.
@@ -58,12 +64,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .args(["build", "--locked"])
             .args(binaries::packages().flat_map(|name| ["-p", name])),
     )?;
-    step("Unit and privileged tests");
     let mut total = Totals::default();
-    let mut all = cargo();
-    all.args(["test", "--locked", "--no-fail-fast", "--workspace"])
-        .env("BRIG_TEST_PROGRAMS", target_directory().join("debug"));
-    total.add(suite(&mut all, options.filter.as_deref())?);
+    if options.vm {
+        total.add(guests::run()?);
+    } else {
+        step("Unit and privileged tests");
+        let mut all = cargo();
+        all.args(["test", "--locked", "--no-fail-fast", "--workspace"])
+            .env("BRIG_TEST_PROGRAMS", target_directory().join("debug"));
+        total.add(suite(&mut all, options.filter.as_deref())?);
+    }
     let leaks = before.grown(&Snapshot::take());
     total.report(&leaks);
     if total.failed > 0 || !leaks.is_empty() {
@@ -166,38 +176,58 @@ fn suite(command: &mut Command, filter: Option<&str>) -> Result<Totals> {
     command.arg("--show-output");
     let shown = show(command);
     println!("$ {shown}");
-    let log_path = target_directory().join("test.log");
-    let mut log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .with_context(|| format!("open {}", log_path.display()))?;
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("start {shown}"))?;
     let stdout = child.stdout.take().context("take the test's output")?;
-    let mut totals = Totals::default();
-    let mut quiet = false;
+    let mut reader = Reader::new()?;
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.context("read the test's output")?;
-        let line = String::from_utf8_lossy(&line);
-        writeln!(log, "{line}").context("write the test log")?;
-        totals.read(&line);
-        quiet = match line.as_ref() {
-            "successes:" => true,
-            "failures:" => false,
-            _ => quiet && !line.starts_with("test result:") && !line.starts_with("running "),
-        };
-        if !quiet && !line.trim().is_empty() {
-            println!("{line}");
-        }
+        reader.line(&String::from_utf8_lossy(&line))?;
     }
     let status = child.wait().with_context(|| format!("wait for {shown}"))?;
-    if !status.success() && totals.failed == 0 {
+    if !status.success() && reader.totals.failed == 0 {
         // It did not compile, or a test program died without a result line.
-        bail!("{shown}: {status} (all output: {})", log_path.display());
+        bail!("{shown}: {status} (all output: {})", log_path().display());
     }
-    Ok(totals)
+    Ok(reader.totals)
+}
+
+/// Where everything that tests print is kept.
+fn log_path() -> PathBuf {
+    target_directory().join("test.log")
+}
+
+/// Reads test programs' output: counts, shows the results, keeps everything.
+#[derive(Debug)]
+struct Reader {
+    totals: Totals,
+    log: File,
+    /// Inside what a successful test printed.
+    quiet: bool,
+}
+
+impl Reader {
+    fn new() -> Result<Self> {
+        let path = log_path();
+        let log = File::options().create(true).append(true).open(&path);
+        let log = log.with_context(|| format!("open {}", path.display()))?;
+        Ok(Self { totals: Totals::default(), log, quiet: false })
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        writeln!(self.log, "{line}").context("write the test log")?;
+        self.totals.read(line);
+        self.quiet = match line {
+            "successes:" => true,
+            "failures:" => false,
+            _ => self.quiet && !line.starts_with("test result:") && !line.starts_with("running "),
+        };
+        if !self.quiet && !line.trim().is_empty() {
+            println!("{line}");
+        }
+        Ok(())
+    }
 }

@@ -1,0 +1,43 @@
+//! Limits as the kernel holds them, on either version of cgroups, and that they bite.
+
+use crate::guest::{Engine, brig, cgroup_value, is_unified, pid};
+
+#[test]
+fn limits_reach_the_kernel() {
+    let Some(_engine) = Engine::turn("limits_reach_the_kernel") else { return };
+    let limits = ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "20"];
+    let words = [&["run", "-d", "--name", "bound"][..], &limits, &["busybox", "sleep", "1000"]];
+    let _ = brig(&words.concat()).success();
+    let pid = pid("bound");
+    let expected: &[(&str, &str, &str)] = if is_unified() {
+        &[
+            ("memory", "memory.max", "67108864"),
+            ("cpu", "cpu.max", "50000 100000"),
+            ("pids", "pids.max", "20"),
+        ]
+    } else {
+        &[
+            ("memory", "memory.limit_in_bytes", "67108864"),
+            ("cpu", "cpu.cfs_quota_us", "50000"),
+            ("cpu", "cpu.cfs_period_us", "100000"),
+            ("pids", "pids.max", "20"),
+        ]
+    };
+    for (controller, file, value) in expected {
+        assert_eq!(cgroup_value(pid, controller, file), *value, "{file}");
+    }
+    let bomb = "i=0; while [ $i -lt 40 ]; do sleep 100 & i=$((i+1)); done; echo all";
+    let bomb = brig(&["exec", "bound", "sh", "-c", bomb]);
+    assert!(bomb.code != Some(0) && !bomb.stdout.contains("all"), "{bomb:?}");
+    let stats = brig(&["stats", "--no-stream", "bound"]).success();
+    assert!(stats.contains("64MiB"), "{stats}");
+}
+
+#[test]
+fn a_container_that_takes_too_much_memory_is_killed_and_says_so() {
+    let Some(_engine) = Engine::turn("a_container_that_takes_too_much_memory") else { return };
+    let words = ["run", "--name", "big", "--memory", "16m", "busybox", "tail", "/dev/zero"];
+    assert_eq!(brig(&words).code, Some(137));
+    let state = "{{.State.OOMKilled}} {{.State.ExitCode}}";
+    assert_eq!(brig(&["inspect", "--format", state, "big"]).success(), "true 137");
+}
