@@ -41,3 +41,16 @@ fn a_container_that_takes_too_much_memory_is_killed_and_says_so() {
     let state = "{{.State.OOMKilled}} {{.State.ExitCode}}";
     assert_eq!(brig(&["inspect", "--format", state, "big"]).success(), "true 137");
 }
+
+#[test]
+fn devices_that_were_not_given_are_denied() {
+    let Some(_engine) = Engine::turn("devices_that_were_not_given_are_denied") else { return };
+    // Making a node is allowed, as docker allows it; opening it is what counts. 1:11 is the kernel's log, 1:5 zeros.
+    let script = "mknod /tmp/log c 1 11 && mknod /tmp/zero c 1 5 && head -c 4 /tmp/zero | wc -c && cat /tmp/log";
+    let denied = brig(&["run", "--name", "nodes", "busybox", "sh", "-c", script]);
+    assert_eq!(denied.stdout.trim(), "4", "{denied:?}");
+    assert!(denied.stderr.contains("Operation not permitted"), "{denied:?}");
+    let words = ["run", "--name", "given", "--device", "/dev/kmsg:/dev/log", "busybox"];
+    let given = brig(&[&words[..], &["sh", "-c", ": </dev/log && echo open"]].concat());
+    assert_eq!(given.success(), "open");
+}

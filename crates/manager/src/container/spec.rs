@@ -174,17 +174,17 @@ fn process(input: &Input<'_>, security: &SecurityOptions) -> Result<Process> {
     process.set_no_new_privileges(Some(security.no_new_privileges));
     process.set_apparmor_profile(None);
     process.set_selinux_label(None);
-    if let Some(score) = host.oom_score_adj.filter(|score| *score != 0) {
-        let score = i32::try_from(score)
-            .ok()
-            .filter(|score| (-1000..=1000).contains(score))
-            .ok_or_else(|| {
-                Error::invalid(format!(
-                    "invalid value {score}, range for oom score adj is [-1000, 1000]"
-                ))
-            })?;
-        process.set_oom_score_adj(Some(score));
-    }
+    // Always set: the daemon's own score, which a container would inherit, is lower.
+    let score = host.oom_score_adj.unwrap_or(0);
+    let score = i32::try_from(score)
+        .ok()
+        .filter(|score| (-1000..=1000).contains(score))
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "invalid value {score}, range for oom score adj is [-1000, 1000]"
+            ))
+        })?;
+    process.set_oom_score_adj(Some(score));
     Ok(process)
 }
 
