@@ -11,6 +11,7 @@ use super::init;
 use super::message::{At, Failure, Message, Step};
 use super::plan::InitPlan;
 use crate::error::{Error, ErrorKind, Result};
+use crate::protection::{Protection, on};
 
 /// A process that waits to be released.
 #[derive(Debug)]
@@ -168,6 +169,9 @@ impl Keep {
     /// Closes everything else. Child-safe.
     #[expect(unsafe_code, reason = "the child closes what the caller's values own")]
     fn apply(&self) -> rustix::io::Result<()> {
+        if !on(Protection::Descriptors) {
+            return Ok(());
+        }
         // SAFETY: this runs in a cloned child only, which uses nothing but its plan, whose descriptors are kept, and
         // exits or execs without dropping any value.
         unsafe { brig_linux::fd::close_all_but(self.first, &self.sorted) }

@@ -16,6 +16,7 @@ use super::devices::DevicePlan;
 use super::target::{Missing, find, find_or_make, find_or_make_nofollow, open};
 use super::{Action, FilesystemPlan, RootfsPlan, RootfsStep};
 use crate::process::message::{At, Failure, Step};
+use crate::protection::{Protection, on};
 
 type Done<T = ()> = Result<T, Failure>;
 
@@ -231,7 +232,8 @@ fn make_links(root: BorrowedFd<'_>, plan: &RootfsPlan) -> Done {
 /// Masks and protects paths, while the host's `/dev/null` can still be reached.
 pub(crate) fn protect(plan: &RootfsPlan) -> Done {
     let root = plan.tree.as_fd();
-    for (index, path) in plan.read_only.iter().enumerate() {
+    let read_only = if on(Protection::ReadOnlyPaths) { plan.read_only.as_slice() } else { &[] };
+    for (index, path) in read_only.iter().enumerate() {
         let Some(target) = present(root, path).at_index(Step::ReadOnlyPath, index)? else {
             continue;
         };
@@ -241,7 +243,7 @@ pub(crate) fn protect(plan: &RootfsPlan) -> Done {
             .and_then(|tree| attach(tree, target))
             .at_index(Step::ReadOnlyPath, index)?;
     }
-    if plan.masked.is_empty() {
+    if plan.masked.is_empty() || !on(Protection::MaskedPaths) {
         return Ok(());
     }
     let null = null_device()?;
@@ -282,7 +284,11 @@ fn null_device() -> Done<OwnedFd> {
     let stat = rustix::fs::fstat(&null).at(Step::MaskSource)?;
     let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && stat.st_rdev == rustix::fs::makedev(1, 3);
-    if genuine { Ok(null) } else { Err(Failure::new(Step::MaskSource, 0, Errno::NODEV)) }
+    if genuine || !on(Protection::NullDevice) {
+        Ok(null)
+    } else {
+        Err(Failure::new(Step::MaskSource, 0, Errno::NODEV))
+    }
 }
 
 /// One read-only empty filesystem, shared by all masked directories.
@@ -310,7 +316,9 @@ pub(crate) fn proc_file(
     path: &CStr,
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
-    open(proc, path, flags, ResolveFlags::NO_XDEV)
+    let whole =
+        if on(Protection::ProcOvermount) { ResolveFlags::NO_XDEV } else { ResolveFlags::empty() };
+    open(proc, path, flags, whole)
 }
 
 /// Writes the kernel parameters.
