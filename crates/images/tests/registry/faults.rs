@@ -128,6 +128,24 @@ async fn a_partial_file_damaged_by_a_crash_is_fetched_anew() {
 }
 
 #[tokio::test]
+async fn fifty_pulls_at_once_fetch_each_blob_once() {
+    let (_from, source, target, layer) = served();
+    let server = Server::start(move |seen, _| registry_reply(&source, &target, seen)).await;
+    let (_to, to) = store();
+    let client = client();
+    let pulls = (0..50).map(|_| pull(&client, &server.host, &to));
+    let pulled = futures_util::future::join_all(pulls).await;
+    for pulled in pulled {
+        assert!(to.blobs().contains(&pulled.unwrap().target.digest));
+    }
+    let seen = server.seen();
+    assert_eq!(seen.iter().filter(|seen| is_blob(seen, &layer)).count(), 1);
+    // The layer and the configuration.
+    assert_eq!(seen.iter().filter(|seen| seen.path.contains("/blobs/")).count(), 2);
+    assert_eq!(std::fs::read_dir(to.root().join("leases")).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn a_registry_that_cannot_resume_is_asked_for_all() {
     let (_from, source, target, layer) = served();
     let blob = layer.clone();
