@@ -5,6 +5,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use rustix::fs::{FlockOperation, flock};
+
 use super::{Blobs, is_same_file, try_lock};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::lease::Lease;
@@ -32,19 +34,24 @@ impl Blobs {
     /// [`Exhausted`](ErrorKind::Exhausted) or [`Io`](ErrorKind::Io).
     pub fn create_upload(&self, name: &str) -> Result<Upload> {
         let path = self.upload_path(name)?;
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => {
-                Error::caused(ErrorKind::AlreadyExists, format!("start upload {name}"), source)
+        // A collection may take the file away between its creation and the lock; then it is made again.
+        loop {
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+            let file = file.map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    Error::caused(ErrorKind::AlreadyExists, format!("start upload {name}"), source)
+                }
+                _ => Error::io("create", &path, source),
+            })?;
+            // Nobody else knows the name yet, so that only a collection can hold the lock, and not for long.
+            flock(&file, FlockOperation::LockExclusive)
+                .map_err(|source| Error::io("lock", &path, source.into()))?;
+            if is_same_file(&file, &path) {
+                let hasher = Hasher::new(Algorithm::Sha256);
+                return Ok(Upload { blobs: self.clone(), file, path, hasher, written: 0 });
             }
-            _ => Error::io("create", &path, source),
-        })?;
-        if !try_lock(&file, &path)? {
-            return Err(busy(name));
         }
-        let hasher = Hasher::new(Algorithm::Sha256);
-        Ok(Upload { blobs: self.clone(), file, path, hasher, written: 0 })
     }
 
     /// Takes up an upload where it stopped, reading what is there to hash it anew.
