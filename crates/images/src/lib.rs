@@ -77,4 +77,4 @@ pub use lease::Lease;
 pub use manifest::{Descriptor, ImageManifest, Index, Manifest};
 pub use platform::{Platform, PlatformChoice};
 pub use reference::Reference;
-pub use store::{ImageRecord, Resolved, Store};
+pub use store::{ImageRecord, Resolved, Store, StoreLock};

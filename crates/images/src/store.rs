@@ -487,22 +487,28 @@ impl Store {
         if change(&mut index.manifests)? { self.write_index(&index) } else { Ok(()) }
     }
 
-    pub(crate) fn lock_exclusive(&self) -> Result<Guard> {
+    pub(crate) fn lock_exclusive(&self) -> Result<StoreLock> {
         self.lock(FlockOperation::LockExclusive)
     }
 
-    pub(crate) fn lock_shared(&self) -> Result<Guard> {
+    /// Keeps garbage collection, in this process or another, from running until the answer is dropped. Whoever keeps roots
+    /// of its own (see [`collect_garbage_with`](Self::collect_garbage_with)) looks at them and changes them under this
+    /// lock, so that no collection decides between the two. Many may hold it at once; hold it shortly.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io) if the lock cannot be had.
+    pub fn lock_shared(&self) -> Result<StoreLock> {
         self.lock(FlockOperation::LockShared)
     }
 
-    fn lock(&self, operation: FlockOperation) -> Result<Guard> {
+    fn lock(&self, operation: FlockOperation) -> Result<StoreLock> {
         let path = self.0.root.join("lock");
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&path).map_err(|source| Error::io("open", &path, source))?;
         loop {
             match flock(&file, operation) {
-                Ok(()) => return Ok(Guard { _file: file }),
+                Ok(()) => return Ok(StoreLock { _file: file }),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(source) => return Err(Error::io("lock", &path, source.into())),
             }
@@ -512,7 +518,7 @@ impl Store {
 
 /// The store's lock, released when dropped.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub struct StoreLock {
     _file: File,
 }
 

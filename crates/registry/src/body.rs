@@ -283,7 +283,9 @@ pub(crate) async fn commit(
             brig_images::ErrorKind::Integrity => Refusal::digest_invalid(error.to_string()),
             _ => error.into(),
         })?;
-        // Under the lease, so that the blob cannot go before it belongs to someone.
+        // Under the lease, so that the blob cannot go before it belongs to someone; and under the lock, since a collection
+        // that saw the name of an older push as unused must not take away the new one's.
+        let _guard = store.lock_shared()?;
         link(&digest)?;
         Ok::<_, Refusal>(size)
     })

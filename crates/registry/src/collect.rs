@@ -2,7 +2,7 @@
 //!
 //! What a repository's manifests refer to stays; a blob that none refers to stays for the grace after it was last asked
 //! for, so that a push under way never loses what it has sent or seen. All is decided under the content store's exclusive
-//! lock, under which no request can lease anything: a manifest is either named already, or its parts are leased.
+//! lock, and requests give names under its shared lock: a manifest is either named already, or its parts are leased.
 
 use std::collections::HashSet;
 use std::time::Duration;

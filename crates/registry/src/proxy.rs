@@ -137,6 +137,7 @@ impl Proxy {
             let lease = owned.store.lease()?;
             let repository = owned.repositories.repository(&name);
             let digest = remote.target.digest.clone();
+            let _guard = owned.store.lock_shared()?;
             store(&lease, &repository, &digest, &remote.manifest, &remote.bytes)?;
             if let Version::Tag(tag) = &version {
                 repository.set_tag(tag, &digest)?;
@@ -235,7 +236,8 @@ async fn fetch_blob(
     fetched.map_err(|error| chain(&error))?;
     let (repository, digest) = (shared.repositories.repository(name), target.digest.clone());
     let linked = blocking(move || {
-        let _until_it_belongs = lease;
+        // As after a push: no collection between the content and its name here.
+        let _guard = lease.store().lock_shared()?;
         repository.add_blob(&digest)
     });
     linked.await.map_err(|refusal| refusal.message)

@@ -70,7 +70,7 @@ impl Registry {
         let store = Store::open(config.root.join("content"))?;
         let repositories = Repositories::open(&config.root)?;
         let limit = config.limits.uploads;
-        let uploads = Arc::new(Uploads::open(&config.root, store.blobs().clone(), limit)?);
+        let uploads = Arc::new(Uploads::open(&config.root, store.clone(), limit)?);
         let users = match &config.htpasswd {
             Some(path) => Some(Arc::new(Htpasswd::open(path)?)),
             None => None,

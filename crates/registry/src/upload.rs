@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use brig_images::{Blobs, Upload};
+use brig_images::{Store, Upload};
 use http::StatusCode;
 use tokio::sync::OwnedMutexGuard;
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Uploads {
     directory: PathBuf,
-    blobs: Blobs,
+    store: Store,
     limit: usize,
     open: Mutex<HashMap<String, Slot>>,
 }
@@ -41,10 +41,10 @@ struct Slot {
 pub(crate) type Held = OwnedMutexGuard<Option<Upload>>;
 
 impl Uploads {
-    pub(crate) fn open(root: &Path, blobs: Blobs, limit: usize) -> Result<Self> {
+    pub(crate) fn open(root: &Path, store: Store, limit: usize) -> Result<Self> {
         let directory = root.join("uploads");
         make_directory(&directory)?;
-        Ok(Self { directory, blobs, limit, open: Mutex::default() })
+        Ok(Self { directory, store, limit, open: Mutex::default() })
     }
 
     /// Starts an upload to a repository; returns its id.
@@ -56,7 +56,7 @@ impl Uploads {
         }
         let id: String =
             rand::random::<[u8; 16]>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let upload = self.blobs.create_upload(&id)?;
+        let upload = self.store.create_upload(&id)?;
         write(&self.directory, &id, repository.as_bytes())?;
         let upload = Arc::new(tokio::sync::Mutex::new(Some(upload)));
         let slot = Slot { upload, used: Instant::now() };
@@ -69,7 +69,7 @@ impl Uploads {
     /// How many bytes have come; checks that the upload is the repository's.
     pub(crate) fn size(&self, repository: &str, id: &str) -> Result<u64, Refusal> {
         self.check(repository, id)?;
-        self.blobs.upload_size(id).ok_or_else(|| Refusal::upload_unknown(id))
+        self.store.blobs().upload_size(id).ok_or_else(|| Refusal::upload_unknown(id))
     }
 
     /// Waits for the right to write an upload, and opens it if need be.
@@ -94,8 +94,8 @@ impl Uploads {
         };
         let mut held = tokio::time::timeout(PATIENCE, upload.lock_owned()).await.map_err(busy)?;
         if held.is_none() {
-            let (blobs, owned) = (self.blobs.clone(), id.to_owned());
-            let resumed = blocking(move || match blobs.resume_upload(&owned) {
+            let (store, owned) = (self.store.clone(), id.to_owned());
+            let resumed = blocking(move || match store.resume_upload(&owned) {
                 Err(error) if error.kind() == brig_images::ErrorKind::NotFound => {
                     Err(Refusal::upload_unknown(&owned))
                 }
@@ -115,7 +115,7 @@ impl Uploads {
     /// Forgets uploads whose bytes are gone.
     pub(crate) fn forget_dead(&self) -> Result<()> {
         for id in list(&self.directory)? {
-            if self.blobs.upload_size(&id).is_none() {
+            if self.store.blobs().upload_size(&id).is_none() {
                 self.forget(&id)?;
             }
         }

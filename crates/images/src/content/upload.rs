@@ -5,11 +5,10 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::{Blobs, is_same_file, try_lock};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::lease::Lease;
+use crate::store::Store;
 use crate::{Error, ErrorKind, Result};
 
 /// Longest name of an upload.
@@ -26,32 +25,29 @@ pub struct Upload {
     written: u64,
 }
 
-impl Blobs {
+impl Store {
     /// Starts an upload called `name`: 1 to 64 of `[a-z0-9-]`.
     ///
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists), [`InvalidInput`](ErrorKind::InvalidInput) for another name,
     /// [`Exhausted`](ErrorKind::Exhausted) or [`Io`](ErrorKind::Io).
     pub fn create_upload(&self, name: &str) -> Result<Upload> {
-        let path = self.upload_path(name)?;
-        // A collection may take the file away between its creation and the lock; then it is made again.
-        loop {
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
-            let file = file.map_err(|source| match source.kind() {
-                io::ErrorKind::AlreadyExists => {
-                    Error::caused(ErrorKind::AlreadyExists, format!("start upload {name}"), source)
-                }
-                _ => Error::io("create", &path, source),
-            })?;
-            // Nobody else knows the name yet, so that only a collection can hold the lock, and not for long.
-            flock(&file, FlockOperation::LockExclusive)
-                .map_err(|source| Error::io("lock", &path, source.into()))?;
-            if is_same_file(&file, &path) {
-                let hasher = Hasher::new(Algorithm::Sha256);
-                return Ok(Upload { blobs: self.clone(), file, path, hasher, written: 0 });
+        let path = self.blobs().upload_path(name)?;
+        // Under the shared lock, collection cannot take a file that is not locked yet for a dead writer's.
+        let _guard = self.lock_shared()?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => {
+                Error::caused(ErrorKind::AlreadyExists, format!("start upload {name}"), source)
             }
+            _ => Error::io("create", &path, source),
+        })?;
+        if !try_lock(&file, &path)? {
+            return Err(busy(name));
         }
+        let hasher = Hasher::new(Algorithm::Sha256);
+        Ok(Upload { blobs: self.blobs().clone(), file, path, hasher, written: 0 })
     }
 
     /// Takes up an upload where it stopped, reading what is there to hash it anew.
@@ -60,7 +56,9 @@ impl Blobs {
     /// [`NotFound`](ErrorKind::NotFound), [`Conflict`](ErrorKind::Conflict) while someone else writes it, or
     /// [`Io`](ErrorKind::Io).
     pub fn resume_upload(&self, name: &str) -> Result<Upload> {
-        let path = self.upload_path(name)?;
+        let path = self.blobs().upload_path(name)?;
+        // Under the shared lock, collection does not hold the file while it looks at its age.
+        let guard = self.lock_shared()?;
         let missing = |source| {
             Error::caused(ErrorKind::NotFound, format!("resume upload {name}: it is gone"), source)
         };
@@ -77,12 +75,15 @@ impl Blobs {
         if !is_same_file(&file, &path) {
             return Err(missing(io::ErrorKind::NotFound.into()));
         }
+        drop(guard);
         let mut hasher = Hasher::new(Algorithm::Sha256);
         let written = hasher.drain(&mut file);
         let written = written.map_err(|source| Error::io("read", &path, source))?;
-        Ok(Upload { blobs: self.clone(), file, path, hasher, written })
+        Ok(Upload { blobs: self.blobs().clone(), file, path, hasher, written })
     }
+}
 
+impl Blobs {
     /// How many bytes of an upload are here; `None` if there is no such upload.
     #[must_use]
     pub fn upload_size(&self, name: &str) -> Option<u64> {
@@ -182,19 +183,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::Store;
 
     #[test]
     fn an_upload_goes_on_where_it_stopped_and_has_one_writer() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let mut upload = store.blobs().create_upload("a-1").unwrap();
+        let mut upload = store.create_upload("a-1").unwrap();
         upload.append(b"one ").unwrap();
-        let busy = store.blobs().resume_upload("a-1").unwrap_err();
+        let busy = store.resume_upload("a-1").unwrap_err();
         assert_eq!(busy.kind(), ErrorKind::Conflict);
         drop(upload);
         assert_eq!(store.blobs().upload_size("a-1"), Some(4));
-        let mut upload = store.blobs().resume_upload("a-1").unwrap();
+        let mut upload = store.resume_upload("a-1").unwrap();
         upload.append(b"two").unwrap();
         let lease = store.lease().unwrap();
         let digest = Digest::of(b"one two");
@@ -207,18 +207,18 @@ mod tests {
     fn wrong_content_is_no_blob_and_an_old_upload_is_collected() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let mut upload = store.blobs().create_upload("b").unwrap();
+        let mut upload = store.create_upload("b").unwrap();
         upload.append(b"x").unwrap();
         let lease = store.lease().unwrap();
         let error = upload.commit(&lease, &Digest::of(b"y")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Integrity);
         assert!(store.blobs().list().unwrap().is_empty());
-        let held = store.blobs().create_upload("c").unwrap();
-        drop(store.blobs().create_upload("d").unwrap());
+        let held = store.create_upload("c").unwrap();
+        drop(store.create_upload("d").unwrap());
         store.collect_garbage(&[], Duration::ZERO).unwrap();
         assert_eq!(store.blobs().upload_size("d"), None);
         assert_eq!(store.blobs().upload_size("c"), Some(0), "it is being written");
         held.discard().unwrap();
-        assert!(store.blobs().create_upload("../x").is_err());
+        assert!(store.create_upload("../x").is_err());
     }
 }

@@ -105,19 +105,13 @@ pub(super) async fn put(
             .map_err(|error| Refusal::manifest_invalid(crate::refusal::chain(&error)))?;
         let digest = digest_of(&bytes, &version)?;
         let lease = owned.store.lease()?;
-        lease.protect(manifest.children().map(|child| &child.digest))?;
         let to = owned.repositories.repository(&repository);
+        // No collection between the look at what it refers to and the manifest's own name, which speaks for them.
+        let _guard = owned.store.lock_shared()?;
         for child in manifest.children() {
             check_child(&owned, &to, child)?;
         }
         store(&lease, &to, &digest, &manifest, &bytes)?;
-        // A collection since the check kept what is leased, but may have found that a blob belongs to nobody here. From
-        // now on the manifest speaks for it.
-        for child in manifest.children().filter(|child| is_kept_here(child)) {
-            if !(child.is_manifest() || child.is_index()) {
-                to.add_blob(&child.digest)?;
-            }
-        }
         if let Version::Tag(tag) = &version {
             to.set_tag(tag, &digest)?;
         }

@@ -28,9 +28,8 @@ pub(super) async fn mount(shared: &Arc<Shared>, name: String, mount: Mount) -> A
     let Some(from) = mount.from.clone() else { return start(shared, name).await };
     let (owned, repository, digest) = (Arc::clone(shared), name.clone(), mount.digest.clone());
     let mounted = blocking(move || {
-        // Leased before it is looked for, so that it cannot go in between.
-        let lease = owned.store.lease()?;
-        lease.protect([&digest])?;
+        // It cannot go between the look and the name.
+        let _guard = owned.store.lock_shared()?;
         let there = owned.repositories.repository(&from).has_blob(&digest)?
             && owned.store.blobs().contains(&digest);
         if there {

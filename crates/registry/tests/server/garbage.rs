@@ -41,9 +41,8 @@ fn pushes_that_race_with_collection_lose_nothing_that_was_acknowledged() {
         let registry = server.registry.clone();
         scope.spawn(move || {
             for () in started {
-                // With the grace that an operator has. Without any, a blob can still go between the check of its
-                // manifest and the answer: that is a fault to mend, not what this test shows.
-                registry.collect_garbage(Duration::from_secs(3600)).unwrap();
+                // No grace at all: only leases and manifests protect.
+                registry.collect_garbage(Duration::ZERO).unwrap();
             }
         });
         for pusher in 0..3_u64 {
@@ -67,7 +66,7 @@ fn pushes_that_race_with_collection_lose_nothing_that_was_acknowledged() {
     }
 }
 
-/// A manifest whose blob is gone is refused, never taken incomplete.
+/// Without grace a blob may go before its manifest comes; then the manifest is refused, never taken incomplete.
 fn push_until_taken(server: &Server, pusher: u64, round: u64, starting: &mpsc::SyncSender<()>) {
     let name = format!("r{pusher}");
     let content = noise(5000, pusher * 100 + round);
