@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use clap::Args;
 use support::api::{self, Answer};
 use support::engine::{Engine, pack_busybox};
 
-use crate::peers::{Docker, Podman, load};
+use crate::peers::{Docker, Podman, brig_with_image, quiet};
 use crate::sample::{Figure, Report, Series, in_milliseconds};
 
 /// Containers that are started or removed side by side.
@@ -48,22 +47,14 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let archive = directory.path().join("busybox.tar");
     pack_busybox(&archive);
     let mut report = Report::default();
-    let mut engine = Engine::start("density").context("brigd cannot run here")?;
-    load(engine.brig_command(&["load", "--quiet", "--input"]), &archive)?;
+    let mut engine = brig_with_image("density", &archive)?;
     let mut costs = vec![of_brig(&engine, options.containers)?];
     if options.many > 0 {
         many(&mut engine, options, &mut report)?;
     }
     if !options.alone {
-        for (name, cost) in [
-            ("docker", of_docker(&archive, options.containers)),
-            ("podman", of_podman(&archive, options.containers)),
-        ] {
-            match cost {
-                Ok(cost) => costs.push(cost),
-                Err(error) => report.notes.push(format!("{name} was not measured: {error:#}")),
-            }
-        }
+        costs.extend(report.present("docker", of_docker(&archive, options.containers)));
+        costs.extend(report.present("podman", of_podman(&archive, options.containers)));
     }
     let count = options.containers;
     let mut figure = |title: String, unit, values: &dyn Fn(&Cost) -> Vec<f64>| {
@@ -140,8 +131,7 @@ fn many(engine: &mut Engine, options: &Options, report: &mut Report) -> Result<(
 }
 
 fn of_docker(archive: &Path, count: usize) -> Result<Cost> {
-    let docker = Docker::start()?;
-    load(docker.command(&["load", "--quiet", "--input"]), archive)?;
+    let docker = Docker::with_image(archive)?;
     let start_seconds = start(&docker.socket(), 0..count)?;
     let directory = docker.directory().display().to_string();
     let shims = processes(|line| {
@@ -163,8 +153,7 @@ fn of_docker(archive: &Path, count: usize) -> Result<Cost> {
 }
 
 fn of_podman(archive: &Path, count: usize) -> Result<Cost> {
-    let podman = Podman::prepare()?;
-    load(podman.command(&["load", "--quiet", "--input"]), archive)?;
+    let podman = Podman::with_image(archive)?;
     let before = Instant::now();
     side_by_side(0..count, |_| {
         quiet(&mut podman.command(&["run", "--detach", "busybox", "sleep", "100000"]))
@@ -182,13 +171,6 @@ fn of_podman(archive: &Path, count: usize) -> Result<Cost> {
     };
     quiet(&mut podman.command(&["rm", "--force", "--time", "0", "--all"]))?;
     Ok(cost)
-}
-
-fn quiet(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", words.trim());
-    Ok(())
 }
 
 /// Starts sleeping containers; answers how many seconds that took.

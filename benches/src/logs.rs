@@ -13,9 +13,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 use support::api;
-use support::engine::{Engine, pack_busybox};
+use support::engine::pack_busybox;
 
-use crate::peers::{Docker, load};
+use crate::peers::{Docker, brig_with_image};
 use crate::sample::{Figure, Report, Series};
 
 /// Lines are written in bursts, as many a second.
@@ -85,8 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let archive = directory.path().join("busybox.tar");
     pack_busybox(&archive);
     let mut report = Report::default();
-    let mut engine = Engine::start("logs").context("brigd cannot run here")?;
-    load(engine.brig_command(&["load", "--quiet", "--input"]), &archive)?;
+    let mut engine = brig_with_image("logs", &archive)?;
     let socket = engine.path("brig.sock");
     begin(&socket, options)?;
     std::thread::sleep(Duration::from_secs(u64::from(options.seconds)) / 3);
@@ -95,10 +94,8 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     engine.restart();
     let mut all = vec![("brig, killed midway", finish(&socket, options)?)];
     if !options.alone {
-        match of_docker(&archive, options) {
-            Ok(tallies) => all.push(("docker, not killed", tallies)),
-            Err(error) => report.notes.push(format!("docker was not measured: {error:#}")),
-        }
+        let docker = report.present("docker", of_docker(&archive, options));
+        all.extend(docker.map(|tallies| ("docker, not killed", tallies)));
     }
     let lines = u64::from(options.rate) * u64::from(options.seconds);
     report.notes.push(format!("each container wrote {lines} lines"));
@@ -119,8 +116,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
 }
 
 fn of_docker(archive: &Path, options: &Options) -> Result<Vec<Tally>> {
-    let docker = Docker::start()?;
-    load(docker.command(&["load", "--quiet", "--input"]), archive)?;
+    let docker = Docker::with_image(archive)?;
     begin(&docker.socket(), options)?;
     finish(&docker.socket(), options)
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use support::cgroups;
+use support::engine::Engine;
 use tempfile::TempDir;
 
 /// How long a daemon may take to listen.
@@ -23,8 +25,15 @@ pub(crate) struct Docker {
 }
 
 impl Docker {
+    /// Starts a dockerd with one image.
+    pub(crate) fn with_image(archive: &Path) -> Result<Self> {
+        let docker = Self::start()?;
+        load(docker.command(LOAD), archive)?;
+        Ok(docker)
+    }
+
     /// Starts a dockerd and waits until it listens.
-    pub(crate) fn start() -> Result<Self> {
+    fn start() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("brig-bench-docker-").tempdir()?;
         let path = |name: &str| directory.path().join(name);
         let log = fs::File::create(path("log")).context("create dockerd's log")?;
@@ -84,7 +93,7 @@ impl Drop for Docker {
             let _ = kill_process(pid, Signal::TERM);
         }
         let _ = self.daemon.wait();
-        remove_cgroups("brig-bench-docker");
+        cgroups::remove("brig-bench-docker");
     }
 }
 
@@ -95,8 +104,15 @@ pub(crate) struct Podman {
 }
 
 impl Podman {
+    /// Podman with one image.
+    pub(crate) fn with_image(archive: &Path) -> Result<Self> {
+        let podman = Self::prepare()?;
+        load(podman.command(LOAD), archive)?;
+        Ok(podman)
+    }
+
     /// Prepares directories and a configuration for podman.
-    pub(crate) fn prepare() -> Result<Self> {
+    fn prepare() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("brig-bench-podman-").tempdir()?;
         // Without CAP_SYS_RESOURCE podman may not raise limits, so it is told the ones there are.
         let configuration =
@@ -138,34 +154,29 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         let _ = self.command(&["system", "reset", "--force"]).output();
-        remove_cgroups("libpod_parent");
+        cgroups::remove("libpod_parent");
     }
 }
 
-/// Loads an image archive by the command that `client` makes.
-pub(crate) fn load(mut client: Command, archive: &Path) -> Result<()> {
-    let output = client.arg(archive).stdin(Stdio::null()).output().context("load the image")?;
+/// A brigd with one image, called after the benchmark.
+pub(crate) fn brig_with_image(benchmark: &str, archive: &Path) -> Result<Engine> {
+    let engine = Engine::start(benchmark).context("brigd cannot run here")?;
+    load(engine.brig_command(LOAD), archive)?;
+    Ok(engine)
+}
+
+/// What each client is told before the archive's name.
+const LOAD: &[&str] = &["load", "--quiet", "--input"];
+
+fn load(mut client: Command, archive: &Path) -> Result<()> {
+    quiet(client.arg(archive))
+}
+
+/// Runs a command to its end; what it says is told only when it fails.
+pub(crate) fn quiet(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
-        bail!("{client:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
-}
-
-/// Removes a peer's parent cgroup and the empty ones beneath it, in whichever hierarchies they are.
-fn remove_cgroups(name: &str) {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-    for hierarchy in hierarchies {
-        remove_cgroup(&hierarchy.path().join(name));
-    }
-    remove_cgroup(&Path::new("/sys/fs/cgroup").join(name));
-}
-
-fn remove_cgroup(path: &Path) {
-    for child in fs::read_dir(path).into_iter().flatten().flatten() {
-        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&child.path());
-        }
-    }
-    // The directory of a cgroup is removed as if it were empty; one that is still in use stays, and a leak look finds it.
-    let _ = fs::remove_dir(path);
 }

@@ -51,6 +51,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// What a contestant gave, or a note on why it gave nothing.
+    pub(crate) fn present<T>(&mut self, name: &str, outcome: Result<T>) -> Option<T> {
+        let note = |error| self.notes.push(format!("{name} was not measured: {error:#}"));
+        outcome.map_err(note).ok()
+    }
+
     /// Prints all figures.
     pub(crate) fn print(&self, format: Format) {
         if format == Format::Json {

@@ -1,13 +1,12 @@
 //! How long `run --rm IMAGE true` takes an operator, from the command's start to the prompt's return.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use support::engine::{Engine, pack_busybox};
+use support::engine::pack_busybox;
 
-use crate::peers::{Docker, Podman, load};
+use crate::peers::{Docker, Podman, brig_with_image};
 use crate::sample::{Contestant, Figure, Report, interleave, milliseconds};
 
 #[derive(Debug, Args)]
@@ -23,10 +22,9 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let archive = directory.path().join("busybox.tar");
     pack_busybox(&archive);
     let mut report = Report::default();
-    let engine = Engine::start("bench").context("brigd cannot run here")?;
-    load(engine.brig_command(&["load", "--quiet", "--input"]), &archive)?;
-    let docker = present(&mut report, "docker", docker_with(&archive));
-    let podman = present(&mut report, "podman", podman_with(&archive));
+    let engine = brig_with_image("bench", &archive)?;
+    let docker = report.present("docker", Docker::with_image(&archive));
+    let podman = report.present("podman", Podman::with_image(&archive));
     for network in ["bridge", "none"] {
         let words = ["run", "--rm", "--network", network, "busybox", "true"];
         let mut contestants = vec![contestant("brig", || engine.brig_command(&words))];
@@ -41,21 +39,4 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
 
 fn contestant<'a>(name: &str, command: impl Fn() -> Command + 'a) -> Contestant<'a> {
     (name.to_owned(), Box::new(move || milliseconds(&mut command())))
-}
-
-fn docker_with(archive: &Path) -> Result<Docker> {
-    let docker = Docker::start()?;
-    load(docker.command(&["load", "--quiet", "--input"]), archive)?;
-    Ok(docker)
-}
-
-fn podman_with(archive: &Path) -> Result<Podman> {
-    let podman = Podman::prepare()?;
-    load(podman.command(&["load", "--quiet", "--input"]), archive)?;
-    Ok(podman)
-}
-
-/// A peer that is here, else a note on why it is not.
-fn present<T>(report: &mut Report, name: &str, peer: Result<T>) -> Option<T> {
-    peer.map_err(|error| report.notes.push(format!("{name} was not measured: {error:#}"))).ok()
 }

@@ -5,12 +5,13 @@
 //! host names a parent of its own, and ends with a check that it is empty.
 
 use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::cgroups;
 use support::engine::{Outcome, busybox, pack_busybox, program};
+use support::holder::Holder;
 use tempfile::TempDir;
 
 /// How long a command may take, and a condition to come true.
@@ -43,7 +44,7 @@ pub(crate) struct Host {
     directory: TempDir,
     /// Parent of the cgroups of all containers, below each hierarchy's root.
     pub(crate) name: String,
-    holder: Child,
+    holder: Holder,
     /// The first process of the process namespace, as the machine numbers it.
     init: u32,
     daemons: Vec<Child>,
@@ -77,16 +78,12 @@ impl Host {
             std::os::unix::fs::symlink(built, bin.join(name)).unwrap();
         }
         pack_busybox(&directory.path().join("busybox.tar"));
-        let mut holder = Command::new("unshare")
-            .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--"])
-            .args(["tini", "--", "sh", "-c", PREPARE, "sh"])
-            .arg(directory.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = [0; 6];
-        holder.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        let holder = Holder::start(
+            Command::new("unshare")
+                .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--"])
+                .args(["tini", "--", "sh", "-c", PREPARE, "sh"])
+                .arg(directory.path()),
+        );
         let children = format!("/proc/{0}/task/{0}/children", holder.id());
         let init = fs::read_to_string(children).unwrap().trim().parse().unwrap();
         let name = format!("brig-engines-{}-{test}", std::process::id());
@@ -221,26 +218,14 @@ impl Drop for Host {
         for daemon in &mut self.daemons {
             let _ = daemon.wait();
         }
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            remove_cgroups(&hierarchy.path().join(&self.name));
-        }
+        self.holder.release();
+        cgroups::remove(&self.name);
         if failed {
             eprintln!("the engine's log:\n{}", self.read("engine.log"));
         } else {
             assert!(leaks.is_empty(), "left behind: {leaks:#?}\n{}", self.read("engine.log"));
         }
     }
-}
-
-fn remove_cgroups(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            remove_cgroups(&entry.path());
-        }
-    }
-    let _absent = fs::remove_dir(directory);
 }
 
 fn children(pid: u32) -> Vec<u32> {

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub use crate::api::Answer;
+use crate::cgroups;
+use crate::holder::{HOLD, Holder};
 pub use background::Background;
 pub use image::{busybox, pack_busybox};
 pub use peer::Peer;
@@ -93,7 +95,7 @@ pub struct Engine {
     directory: TempDir,
     name: String,
     /// Holds the namespaces open while brigd is down.
-    holder: Child,
+    holder: Holder,
     daemon: Child,
     setup: Setup,
 }
@@ -142,21 +144,8 @@ impl Engine {
         let name = format!("brig-test-{}-{test}", std::process::id());
         let config = format!("cgroup-parent = \"/{name}\"\n{}", setup.config);
         fs::write(directory.path().join("config.toml"), config).unwrap();
-        let mut holder = Command::new("unshare")
-            .args([
-                "--mount",
-                "--net",
-                "--",
-                "sh",
-                "-c",
-                "ip link set lo up && echo ready && exec cat",
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = [0; 6];
-        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        let mut hold = Command::new("unshare");
+        let holder = Holder::start(hold.args(["--mount", "--net", "--", "sh", "-c", HOLD]));
         let daemon = spawn_daemon(directory.path(), holder.id(), &setup);
         let engine = Self { directory, name, holder, daemon, setup };
         engine.wait_until_it_listens();
@@ -408,12 +397,9 @@ impl Drop for Engine {
         let log = self.log();
         self.terminate();
         let _ = self.daemon.wait();
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
+        self.holder.release();
         // The parent of the containers' cgroups is the configuration's, so it is ours to remove.
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(hierarchy.path().join(&self.name));
-        }
+        cgroups::remove(&self.name);
         if std::thread::panicking() {
             eprintln!("brigd's log:\n{log}");
         } else {

@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod cgroups;
 pub mod engine;
 pub mod fuzz;
+pub mod holder;

@@ -1,13 +1,13 @@
 //! A machine of the local network: a network namespace of its own, joined to the engine's by a cable.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use super::{Engine, Outcome};
+use super::{Engine, HOLD, Holder, Outcome};
 
 /// A neighbour of the engine's host. It goes, and its cable with it, when this is dropped.
 #[derive(Debug)]
 pub struct Peer {
-    holder: Child,
+    holder: Holder,
 }
 
 impl Peer {
@@ -17,16 +17,8 @@ impl Peer {
     /// Plugs a neighbour into the engine's host; it sends everything that is not its own network's through that host.
     #[must_use]
     pub fn join(engine: &Engine) -> Self {
-        let script = "ip link set lo up && echo ready && exec cat";
-        let mut holder = Command::new("unshare")
-            .args(["--net", "--", "sh", "-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = [0; 6];
-        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut ready).unwrap();
-        let peer = Self { holder };
+        let mut hold = Command::new("unshare");
+        let peer = Self { holder: Holder::start(hold.args(["--net", "--", "sh", "-c", HOLD])) };
         let cable = format!(
             "ip link add lan0 type veth peer name eth0 netns {} && ip addr add {}/24 dev lan0 && ip link set lan0 up",
             peer.holder.id(),
@@ -47,12 +39,5 @@ impl Peer {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).args(words);
         engine.run(&command)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
     }
 }
