@@ -201,12 +201,7 @@ async fn clean_up(shared: &Arc<Shared>, record: &mut ContainerRecord, live: Opti
 fn note_exit(record: &mut ContainerRecord, exit: Exit) {
     let policy = Policy::parse(record.host_config.restart_policy.as_ref()).unwrap_or_default();
     let state = &mut record.state;
-    state.pid = 0;
-    state.exit_code = exit.code;
-    state.oom_killed = exit.oom_killed;
-    state.error = exit.error;
-    state.finished_at = exit.at;
-    state.exits += 1;
+    state.note_exit(exit);
     let restarts =
         !state.stopped_by_hand && policy.restarts_after(state.exit_code, state.restart_count);
     state.phase = if restarts { Phase::Restarting } else { Phase::Exited };

@@ -329,20 +329,15 @@ impl Driver {
             self.torn_down = false;
         }
         let _fatal_at_most = failpoint::hit("torn-down");
-        let state = &mut self.record.state;
-        state.pid = 0;
-        state.exit_code = exit.code;
-        state.oom_killed = exit.oom_killed;
-        state.error = exit.error;
-        state.finished_at = exit.at;
-        state.exits += 1;
+        let (oom_killed, code) = (exit.oom_killed, exit.code);
+        self.record.state.note_exit(exit);
         let ran = self.started.elapsed();
         let stopping = self.stopping.take();
         let then_start = stopping.as_ref().is_some_and(|stopping| stopping.then_start);
         let restarts = stopping.is_none() && self.removing.is_none() && self.restarts();
         let step = if restarts { Step::ExitToRestart } else { Step::Exit };
         self.record.state.phase = self.record.state.phase.after(step).unwrap_or(Phase::Exited);
-        self.settle_exit(exit.oom_killed, exit.code, ran).await;
+        self.settle_exit(oom_killed, code, ran).await;
         if let Some(stopping) = stopping {
             self.finish_stop(stopping).await;
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::Phase;
 use crate::models::{ContainerConfig, EndpointSettings, HostConfig};
+use crate::shim_client::Exit;
 
 /// All that is kept about a container.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -63,6 +64,18 @@ pub(crate) struct StateRecord {
     pub(crate) health: Option<HealthRecord>,
     /// The removal under way takes the anonymous volumes along.
     pub(crate) removes_volumes: bool,
+}
+
+impl StateRecord {
+    /// Records the end of the first process; the phase is the caller's to choose.
+    pub(crate) fn note_exit(&mut self, exit: Exit) {
+        self.pid = 0;
+        self.exit_code = exit.code;
+        self.oom_killed = exit.oom_killed;
+        self.error = exit.error;
+        self.finished_at = exit.at;
+        self.exits += 1;
+    }
 }
 
 /// What the health check found.
