@@ -234,6 +234,18 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<State> {
 }
 
 impl State {
+    /// The state of a container as the specification defines it ("State" in its chapter on the runtime).
+    pub(crate) fn as_oci(&self, status: &str) -> serde_json::Value {
+        serde_json::json!({
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "status": status,
+            "pid": self.pid,
+            "bundle": self.bundle,
+            "annotations": self.annotations,
+        })
+    }
+
     /// The state of a container that is about to be made.
     pub(crate) fn new(id: &ContainerId, bundle: &Path, config: &Config, cgroup: Placement) -> Self {
         let spec = &config.spec;

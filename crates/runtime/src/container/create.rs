@@ -249,17 +249,9 @@ impl HookState<'_> {
     }
 }
 
-/// The state as the specification defines it for hooks.
+/// The state as the specification defines it, as hooks read it.
 pub(super) fn oci_state(state: &State, status: &str) -> Vec<u8> {
-    let value = serde_json::json!({
-        "ociVersion": state.oci_version,
-        "id": state.id,
-        "status": status,
-        "pid": state.pid,
-        "bundle": state.bundle,
-        "annotations": state.annotations,
-    });
-    value.to_string().into_bytes()
+    state.as_oci(status).to_string().into_bytes()
 }
 
 fn run_create_hooks(spec: &Spec, state: &State) -> Result<()> {

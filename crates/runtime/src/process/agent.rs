@@ -61,14 +61,7 @@ impl AgentPlan {
             "ociVersion": state.oci_version,
             "fds": ["seccompFd"],
             "pid": pid,
-            "state": {
-                "ociVersion": state.oci_version,
-                "id": state.id,
-                "status": status,
-                "pid": state.pid,
-                "bundle": state.bundle,
-                "annotations": state.annotations,
-            },
+            "state": state.as_oci(status),
         });
         if let Some(metadata) = &self.metadata {
             value["metadata"] = metadata.as_str().into();
