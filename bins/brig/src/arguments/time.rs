@@ -1,9 +1,16 @@
 //! Times and durations: Go's durations (`1m30s`) and docker's `--since` and `--until`.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use brig_engine_api::query::UnixTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+/// A Go duration that is not negative.
+pub(crate) fn duration(text: &str) -> Result<Duration> {
+    Ok(Duration::from_nanos(u64::try_from(duration_nanoseconds(text)?)?))
+}
 
 /// A Go duration in nanoseconds.
 pub(crate) fn duration_nanoseconds(text: &str) -> Result<i64> {

@@ -32,7 +32,6 @@ mod serve {
     use std::io::IsTerminal as _;
     use std::net::SocketAddr;
     use std::path::PathBuf;
-    use std::time::Duration;
 
     use anyhow::Context as _;
     use brig_registry::{Config, Registry, Upstream};
@@ -41,7 +40,7 @@ mod serve {
     use tracing_subscriber::EnvFilter;
 
     use super::{Context, DEFAULT_ROOT, Outcome};
-    use crate::arguments::time::duration_nanoseconds;
+    use crate::arguments::time::duration;
     use crate::exit::Exit;
 
     /// Serve a registry until SIGINT or SIGTERM
@@ -120,10 +119,6 @@ mod serve {
     }
 
     fn config(context: &Context, arguments: Arguments) -> anyhow::Result<Config> {
-        let duration = |text: &str| {
-            let nanoseconds = u64::try_from(duration_nanoseconds(text)?)?;
-            Ok::<_, anyhow::Error>(Duration::from_nanos(nanoseconds))
-        };
         let mut config = Config::new(arguments.root);
         config.htpasswd = arguments.htpasswd;
         config.tls = arguments.tls_cert.zip(arguments.tls_key);
@@ -153,13 +148,12 @@ mod serve {
 
 mod gc {
     use std::path::PathBuf;
-    use std::time::Duration;
 
     use anyhow::Context as _;
     use brig_registry::{Config, Registry};
 
     use super::{Context, DEFAULT_ROOT, Outcome};
-    use crate::arguments::time::duration_nanoseconds;
+    use crate::arguments::time::duration;
     use crate::exit::Exit;
     use crate::output::human;
 
@@ -175,13 +169,13 @@ mod gc {
     }
 
     pub(crate) async fn execute(_context: &Context, arguments: Arguments) -> Outcome {
-        let grace = u64::try_from(duration_nanoseconds(&arguments.grace)?).context("--grace")?;
+        let grace = duration(&arguments.grace).context("--grace")?;
         let root = arguments.root;
         if !root.join("content").is_dir() {
             return Err(anyhow::anyhow!("{} holds no registry", root.display()).into());
         }
         let collected = tokio::task::spawn_blocking(move || {
-            Registry::open(Config::new(root))?.collect_garbage(Duration::from_nanos(grace))
+            Registry::open(Config::new(root))?.collect_garbage(grace)
         });
         let collected = collected.await.context("collect garbage")??;
         println!("{} blobs, {} freed", collected.blobs, human::size(collected.bytes));
