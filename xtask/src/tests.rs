@@ -5,7 +5,7 @@
 
 mod guests;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::install::put_file;
 use crate::leaks::Snapshot;
 use crate::process::{self, cargo, require_root, show, step, target_directory};
 use crate::{binaries, packages};
@@ -55,9 +56,10 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     require_root("the test suite (it makes namespaces, cgroups, mounts and networks)")?;
     packages::ensure(PACKAGES)?;
-    docker_client()?;
     let before = Snapshot::take();
-    failpoint_programs()?;
+    if !options.vm {
+        failpoint_programs()?;
+    }
     step("Building the programs under test");
     process::run(
         cargo()
@@ -97,23 +99,10 @@ fn failpoint_programs() -> Result<()> {
             .args(programs.iter().flat_map(|name| ["-p", name])),
     )?;
     let from = target_directory().join("debug");
-    let to = from.join("failpoints");
-    fs::create_dir_all(&to).with_context(|| format!("make {}", to.display()))?;
     for name in programs {
-        let file = to.join(name);
-        // A program that a test left running cannot be written to, but its name can be given to another.
-        let _absent = fs::remove_file(&file);
-        fs::copy(from.join(name), &file).with_context(|| format!("copy {}", file.display()))?;
+        put_file(&from.join(name), &from.join("failpoints").join(name))?;
     }
     Ok(())
-}
-
-/// The docker command line, which the tests point at brigd. Debian splits it from its daemon only in newer releases.
-fn docker_client() -> Result<()> {
-    if process::find("docker").is_some() {
-        return Ok(());
-    }
-    packages::ensure(&["docker.io"])
 }
 
 /// What a run of tests came to.
