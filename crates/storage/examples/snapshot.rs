@@ -4,7 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use brig_storage::{ApplyOptions, SnapshotKey, Storage, Tree, WriteOptions};
+use brig_storage::{ApplyOptions, Durability, SnapshotKey, Storage, Tree, WriteOptions};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let archive = archive(&[("etc/hostname", "image"), ("etc/motd", "hello")])?;
     let mut writer = snapshots.prepare_layer(&layer, None)?;
     let applied = writer.apply(&mut archive.as_slice(), &ApplyOptions::default())?;
-    writer.commit()?;
+    writer.commit(Durability::Now)?;
     println!("committed a layer of {} entries, {} bytes", applied.entries, applied.size);
 
     let container = SnapshotKey::parse("a-container")?;

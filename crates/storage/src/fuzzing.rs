@@ -18,6 +18,7 @@ pub fn extract_layer(data: &[u8], directory: &Path) {
         root: &root,
         lower: &lower,
         root_is_opaque: false,
+        root_described: false,
         copied: Vec::new(),
     });
     let limits = Limits { entries_max: 1000, stream_bytes_max: 1 << 20, ..Limits::default() };

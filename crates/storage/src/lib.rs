@@ -11,7 +11,7 @@
 //! # Example
 //!
 //! ```no_run
-//! use brig_storage::{ApplyOptions, SnapshotKey, Storage, Tree};
+//! use brig_storage::{ApplyOptions, Durability, SnapshotKey, Storage, Tree};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let storage = Storage::open("/var/lib/example/storage")?;
@@ -21,7 +21,7 @@
 //! let layer = SnapshotKey::parse("sha256:0123")?;
 //! let mut writer = snapshots.prepare_layer(&layer, None)?;
 //! writer.apply(&mut std::fs::File::open("layer.tar")?, &ApplyOptions::default())?;
-//! writer.commit()?;
+//! writer.commit(Durability::Now)?;
 //!
 //! // A container on top of it, and what its runtime has to mount.
 //! let container = SnapshotKey::parse("web")?;
@@ -57,7 +57,7 @@ pub use diff::{Change, ChangeKind};
 pub use error::{Error, ErrorKind, Result};
 pub use layer::extract::Applied;
 pub use snapshot::{
-    ApplyOptions, Format, LayerWriter, Mount, SnapshotInfo, SnapshotKey, SnapshotKind, Snapshots,
+    ApplyOptions, Durability, Format, LayerWriter, Mount, SnapshotInfo, SnapshotKey, SnapshotKind, Snapshots,
     Usage,
 };
 pub use store::Storage;

@@ -14,7 +14,7 @@
 //! ```text
 //! snapshots/
 //! ├── 17/               a number: overlayfs' option string must fit one page
-//! │   ├── record.json   key, parent, kind, usage
+//! │   ├── record.json   key, parent, kind, usage; `unsettled.json` where the files may not be on disk yet
 //! │   ├── fs/           the layer's files, or a container's upper directory
 //! │   └── work/         overlayfs' work directory (containers)
 //! ├── new-18/           being prepared; whatever crashes leaves it under this name, which `open` removes
@@ -22,35 +22,46 @@
 //! ```
 //!
 //! A name without prefix is complete: it got there by one rename, after its files were synced (`syncfs`) and its record
-//! written. Everything else is removed at the next open, so no crash leaves a half layer that looks whole.
+//! written, or it says that they are not synced and is believed only until the machine stops (see [`Durability`]).
+//! Everything else is removed at the next open, so no crash leaves a half layer that looks whole.
+//!
+//! Layers of one image are written at the same time: a layer may be prepared while its parent is, waits for it only
+//! where its archive speaks of files below, and is committed after it.
 //!
 //! The index of keys is in memory, under one lock that is never held while files are read or written. The lock file of
 //! the storage root keeps other processes out.
 
+mod mounts;
 mod record;
+mod settle;
 mod writer;
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use brig_linux::path::{Root, file_type};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::diff::{self, Change};
-use crate::durable::{private_directory, read_record, sync_directory, write_record};
+use crate::durable::{sync_directory, write_record};
 use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::layer::attributes;
 use crate::layer::lower::LowerLayers;
 
+pub use mounts::Mount;
 pub use record::{Format, SnapshotKey, SnapshotKind};
+pub use settle::Durability;
 pub use writer::{ApplyOptions, LayerWriter};
 
 use record::Record;
+use settle::UnsettledNumbers;
 
 const NEW: &str = "new-";
 const REMOVING: &str = "removing-";
+const RECORD: &str = "record.json";
 
 /// The snapshots of one storage root. Cloning gives another handle on the same.
 #[derive(Clone, Debug)]
@@ -63,31 +74,29 @@ struct Shared {
     root: Root,
     path: PathBuf,
     index: Mutex<Index>,
+    /// Told when a preparation ends, one way or the other.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Index {
     complete: HashMap<SnapshotKey, Stored>,
-    /// Keys in preparation, with their parents, so that neither is taken or removed meanwhile.
-    preparing: HashMap<SnapshotKey, Option<SnapshotKey>>,
+    /// Keys in preparation, so that neither they nor their parents are taken or removed meanwhile.
+    preparing: HashMap<SnapshotKey, Preparing>,
+    unsettled: UnsettledNumbers,
     next: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Preparing {
+    parent: Option<SnapshotKey>,
+    kind: SnapshotKind,
 }
 
 #[derive(Clone, Debug)]
 struct Stored {
     number: u64,
     record: Record,
-}
-
-/// A mount for the container's runtime, in containerd's shape: the root filesystem is the result of all of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// `overlay` or `bind`.
-    pub fstype: String,
-    /// The directory of a bind; `overlay` otherwise.
-    pub source: PathBuf,
-    /// Options as mount(8) spells them.
-    pub options: Vec<String>,
 }
 
 /// What a snapshot takes on disk.
@@ -113,38 +122,10 @@ pub struct SnapshotInfo {
 }
 
 impl Snapshots {
-    pub(crate) fn open(storage: &Root, storage_path: &Path) -> Result<Self> {
-        let root = private_directory(storage, "snapshots")?;
-        let mut index = Index::default();
-        let entries = root.read_dir("").attempt(|| "list the snapshots".into())?;
-        for entry in entries {
-            let name = entry.name.to_string_lossy();
-            if let Some(number) = name.strip_prefix(NEW).or_else(|| name.strip_prefix(REMOVING)) {
-                index.next = index.next.max(number.parse().map_or(0, |number: u64| number + 1));
-                if name.starts_with(NEW) {
-                    let removing = format!("{REMOVING}{number}");
-                    root.rename(&entry.name, removing, RenameFlags::empty())
-                        .attempt(|| format!("discard unfinished snapshot {name}"))?;
-                }
-                continue;
-            }
-            let Ok(number) = name.parse::<u64>() else { continue };
-            index.next = index.next.max(number + 1);
-            let record: Record = match read_record(&root, &Path::new(&*name).join("record.json")) {
-                Ok(record) => record,
-                // Never written by us, since the name is given after the record: left for a human to look at.
-                Err(error) => {
-                    tracing::error!(snapshot = %name, ?error, "snapshot has no readable record");
-                    continue;
-                }
-            };
-            index.complete.insert(record.key.clone(), Stored { number, record });
-        }
-        let path = storage_path.join("snapshots");
-        Ok(Self { shared: Arc::new(Shared { root, path, index: Mutex::new(index) }) })
-    }
-
     /// Starts a layer on top of `parent`. Nothing is there under the key until [`LayerWriter::commit`].
+    ///
+    /// The parent may itself still be in preparation, by another thread: this layer then waits for it where it needs
+    /// the files below, and in `commit`. A thread that prepares both commits the parent first.
     ///
     /// # Errors
     /// `AlreadyExists` for a complete key, `Conflict` for one in preparation, `NotFound` for an unknown parent.
@@ -153,10 +134,10 @@ impl Snapshots {
         key: &SnapshotKey,
         parent: Option<&SnapshotKey>,
     ) -> Result<LayerWriter> {
-        let (number, lower) = self.reserve(key, parent)?;
+        let number = self.reserve(key, parent, SnapshotKind::Layer)?;
         let record = Record::new(key, parent, SnapshotKind::Layer);
-        match self.create(number, &record, lower.first()) {
-            Ok(directory) => LayerWriter::new(self.clone(), number, record, directory, &lower),
+        match self.create(number, &record) {
+            Ok(directory) => Ok(LayerWriter::new(self.clone(), number, record, directory)),
             Err(error) => {
                 self.abandon(key, number);
                 Err(error)
@@ -169,14 +150,17 @@ impl Snapshots {
     /// # Errors
     /// As [`Snapshots::prepare_layer`].
     pub fn prepare_container(&self, key: &SnapshotKey, parent: Option<&SnapshotKey>) -> Result<()> {
-        let (number, lower) = self.reserve(key, parent)?;
+        let number = self.reserve(key, parent, SnapshotKind::Container)?;
         let record = Record::new(key, parent, SnapshotKind::Container);
-        let made = self.create(number, &record, lower.first()).and_then(|directory| {
+        let made = self.create(number, &record).and_then(|directory| {
+            if let Some(below) = self.lower_paths(parent)?.first() {
+                copy_root(below, &directory)?;
+            }
             directory
                 .create_dir("work", Mode::from_raw_mode(0o700))
                 .attempt(|| "create the work directory".into())?;
-            write_record(&directory, "record.json", &record)?;
-            self.complete(number, record)
+            write_record(&directory, RECORD, &record)?;
+            self.complete(number, record, Durability::Now)
         });
         made.inspect_err(|_| self.abandon(key, number))
             .attempt(|| format!("prepare container snapshot {key}"))
@@ -201,54 +185,6 @@ impl Snapshots {
         index.complete.values().map(info).collect()
     }
 
-    /// The mounts that make a container's root filesystem, writable.
-    ///
-    /// # Errors
-    /// `NotFound`; `InvalidInput` for a layer, which nobody may write: see [`Snapshots::view`].
-    pub fn mounts(&self, key: &SnapshotKey) -> Result<Vec<Mount>> {
-        let stored = self.find(key)?;
-        if stored.record.kind != SnapshotKind::Container {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("snapshot {key} is a layer and only to be viewed"),
-            ));
-        }
-        let lower = self.lower_paths(stored.record.parent.as_ref())?;
-        if lower.is_empty() {
-            let options = vec!["rbind".into(), "rw".into()];
-            let source = self.directory(stored.number).join("fs");
-            return Ok(vec![Mount { fstype: "bind".into(), source, options }]);
-        }
-        let directory = self.directory(stored.number);
-        let options = vec![
-            // All are off, whatever the kernel's defaults: the upper directory must hold whole files at their own
-            // places, so that it can be compared and archived without overlayfs; and index would refuse a second
-            // mount of the same upper directory after a crash.
-            "index=off".into(),
-            "metacopy=off".into(),
-            "redirect_dir=off".into(),
-            format!("workdir={}", directory.join("work").display()),
-            format!("upperdir={}", directory.join("fs").display()),
-            lower_option(&lower),
-        ];
-        Ok(vec![Mount { fstype: "overlay".into(), source: "overlay".into(), options }])
-    }
-
-    /// The mounts that show a snapshot, layer or container, read-only.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub fn view(&self, key: &SnapshotKey) -> Result<Vec<Mount>> {
-        self.find(key)?;
-        let layers = self.lower_paths(Some(key))?;
-        if let [source] = layers.as_slice() {
-            let options = vec!["rbind".into(), "ro".into()];
-            return Ok(vec![Mount { fstype: "bind".into(), source: source.clone(), options }]);
-        }
-        let options = vec!["ro".into(), "index=off".into(), lower_option(&layers)];
-        Ok(vec![Mount { fstype: "overlay".into(), source: "overlay".into(), options }])
-    }
-
     /// Removes a snapshot from the index and from its place. Its files are deleted by [`Snapshots::sweep`], which may
     /// run behind; a crash in between loses nothing, since the next sweep finds them.
     ///
@@ -268,7 +204,7 @@ impl Snapshots {
                 .or_else(|| {
                     let mut preparing = index.preparing.iter();
                     preparing
-                        .find(|(_, parent)| parent.as_ref() == Some(key))
+                        .find(|(_, preparing)| preparing.parent.as_ref() == Some(key))
                         .map(|(key, _)| key.clone())
                 });
             if let Some(child) = child {
@@ -393,12 +329,13 @@ impl Snapshots {
         Ok(paths)
     }
 
-    /// Takes a key and a number, and says what will be below.
+    /// Takes a key and a number.
     fn reserve(
         &self,
         key: &SnapshotKey,
         parent: Option<&SnapshotKey>,
-    ) -> Result<(u64, Vec<PathBuf>)> {
+        kind: SnapshotKind,
+    ) -> Result<u64> {
         let mut index = self.index();
         if index.complete.contains_key(key) {
             let problem = format!("snapshot {key} exists already");
@@ -409,21 +346,36 @@ impl Snapshots {
             return Err(Error::new(ErrorKind::Conflict, problem));
         }
         if let Some(parent) = parent {
-            let stored = index.complete.get(parent).ok_or_else(|| unknown(parent))?;
-            if stored.record.kind != SnapshotKind::Layer {
+            let found = match (index.complete.get(parent), index.preparing.get(parent)) {
+                (Some(stored), _) => stored.record.kind,
+                // A container needs a parent that is there.
+                (None, Some(preparing)) if kind == SnapshotKind::Layer => preparing.kind,
+                _ => return Err(unknown(parent)),
+            };
+            if found != SnapshotKind::Layer {
                 let problem = format!("snapshot {parent} is a container's and cannot be a parent");
                 return Err(Error::new(ErrorKind::InvalidInput, problem));
             }
         }
-        let lower = self.chain(&index, parent)?;
         let number = index.next;
         index.next += 1;
-        index.preparing.insert(key.clone(), parent.cloned());
-        Ok((number, lower))
+        index.preparing.insert(key.clone(), Preparing { parent: parent.cloned(), kind });
+        Ok(number)
     }
 
-    /// Makes `new-<number>/` with its record and an empty `fs/` that looks like the parent's root.
-    fn create(&self, number: u64, record: &Record, below: Option<&PathBuf>) -> Result<Root> {
+    /// Waits until a layer is complete and gives the directories from it downwards, topmost first.
+    fn await_paths(&self, key: Option<&SnapshotKey>) -> Result<Vec<PathBuf>> {
+        let mut index = self.index();
+        if let Some(key) = key {
+            while index.preparing.contains_key(key) {
+                index = self.shared.changed.wait(index).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        self.chain(&index, key)
+    }
+
+    /// Makes `new-<number>/` with what it is to become and an empty `fs/`.
+    fn create(&self, number: u64, record: &Record) -> Result<Root> {
         let name = format!("{NEW}{number}");
         let attempt = || format!("create snapshot directory {name}");
         self.shared.root.create_dir(&name, Mode::from_raw_mode(0o700)).attempt(attempt)?;
@@ -431,36 +383,32 @@ impl Snapshots {
         let text = serde_json::to_vec(record).map_err(std::io::Error::from).attempt(attempt)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
         let intent = directory
-            .open_beneath("record.json", flags, Mode::from_raw_mode(0o600))
+            .open_beneath("intent.json", flags, Mode::from_raw_mode(0o600))
             .attempt(attempt)?;
         std::io::Write::write_all(&mut std::fs::File::from(intent), &text).attempt(attempt)?;
         directory.create_dir("fs", Mode::from_raw_mode(0o755)).attempt(attempt)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let files = directory.open_beneath("fs", flags, Mode::empty()).attempt(attempt)?;
+        let files = open_files_of(&directory)?;
         rustix::fs::fchmod(&files, Mode::from_raw_mode(0o755)).attempt(attempt)?;
-        if let Some(below) = below {
-            // In overlayfs the uppermost directory gives the root its owner and mode.
-            let below = Root::open(below).attempt(attempt)?;
-            let stat = rustix::fs::fstat(&below).attempt(attempt)?;
-            let copied = attributes::read(std::os::fd::AsFd::as_fd(&below), &stat)?;
-            attributes::apply(std::os::fd::AsFd::as_fd(&files), &copied, FileType::Directory)?;
-            attributes::set_modified(std::os::fd::AsFd::as_fd(&files), copied.modified)
-                .attempt(attempt)?;
-        }
         Ok(directory)
     }
 
-    /// Gives a prepared directory its final name, durably.
-    fn complete(&self, number: u64, record: Record) -> Result<()> {
+    /// Gives a prepared directory its final name.
+    fn complete(&self, number: u64, record: Record, durability: Durability) -> Result<()> {
         let attempt = || format!("complete snapshot {}", record.key);
         self.shared
             .root
             .rename(format!("{NEW}{number}"), number.to_string(), RenameFlags::NOREPLACE)
             .attempt(attempt)?;
-        sync_directory(&self.shared.root).attempt(attempt)?;
+        if durability == Durability::Now {
+            sync_directory(&self.shared.root).attempt(attempt)?;
+        }
         let mut index = self.index();
+        if durability == Durability::Later {
+            index.unsettled.insert(number);
+        }
         index.preparing.remove(&record.key);
         index.complete.insert(record.key.clone(), Stored { number, record });
+        self.shared.changed.notify_all();
         Ok(())
     }
 
@@ -472,6 +420,7 @@ impl Snapshots {
             }
         }
         self.index().preparing.remove(key);
+        self.shared.changed.notify_all();
     }
 }
 
@@ -479,13 +428,22 @@ fn unknown(key: &SnapshotKey) -> Error {
     Error::new(ErrorKind::NotFound, format!("no snapshot {key}"))
 }
 
-/// Overlayfs separates layers by colons; our paths are escaped as it asks.
-fn lower_option(layers: &[PathBuf]) -> String {
-    let escaped: Vec<String> = layers
-        .iter()
-        .map(|path| path.display().to_string().replace('\\', "\\\\").replace(':', "\\:"))
-        .collect();
-    format!("lowerdir={}", escaped.join(":"))
+fn open_files_of(directory: &Root) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    directory
+        .open_beneath("fs", flags, Mode::empty())
+        .attempt(|| "open the files of a snapshot".into())
+}
+
+/// Makes `fs/` look like the root below it: in overlayfs the uppermost directory gives the root its owner and mode.
+fn copy_root(below: &Path, directory: &Root) -> Result<()> {
+    let attempt = || format!("copy the attributes of {}", below.display());
+    let below = Root::open(below).attempt(attempt)?;
+    let files = open_files_of(directory)?;
+    let stat = rustix::fs::fstat(&below).attempt(attempt)?;
+    let copied = attributes::read(below.as_fd(), &stat)?;
+    attributes::apply(files.as_fd(), &copied, FileType::Directory)?;
+    attributes::set_modified(files.as_fd(), copied.modified).attempt(attempt)
 }
 
 fn count(root: &Root, path: &Path, usage: &mut Usage) -> brig_linux::Result<()> {

@@ -27,19 +27,19 @@ pub(crate) fn open_name(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::
 }
 
 /// Applies attributes. Files and directories come open, all else as an `O_PATH` descriptor. The order matters: chown(2)
-/// drops setuid bits and file capabilities, so the owner comes first. A directory's times are left: see
-/// [`set_modified`].
+/// drops setuid bits and file capabilities, so the owner comes first. What is right already is left alone: a look costs
+/// a fraction of a change, which the filesystem has to journal. A directory's times are left: see [`set_modified`].
 pub(crate) fn apply(fd: BorrowedFd<'_>, attributes: &Attributes, kind: FileType) -> Result<()> {
-    let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-    rustix::fs::chownat(fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-        .attempt(|| format!("set owner {}:{}", attributes.uid, attributes.gid))?;
-    let mode = Mode::from_raw_mode(attributes.mode);
-    match kind {
-        FileType::Symlink => Ok(()),
-        FileType::RegularFile | FileType::Directory => rustix::fs::fchmod(fd, mode),
-        _ => rustix::fs::chmodat(CWD, magic_path(fd).as_str(), mode, AtFlags::empty()),
+    let stat = rustix::fs::fstat(fd).attempt(|| "look at what was created".into())?;
+    let owner_differs = (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid);
+    if owner_differs {
+        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        rustix::fs::chownat(fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .attempt(|| format!("set owner {}:{}", attributes.uid, attributes.gid))?;
     }
-    .attempt(|| format!("set mode {:o}", attributes.mode))?;
+    if owner_differs || stat.st_mode & 0o7777 != attributes.mode {
+        set_mode(fd, attributes.mode, kind)?;
+    }
     for (name, value) in &attributes.xattrs {
         set_xattr(fd, name, value)?;
     }
@@ -47,6 +47,16 @@ pub(crate) fn apply(fd: BorrowedFd<'_>, attributes: &Attributes, kind: FileType)
         set_times(fd, attributes.modified, attributes.accessed)?;
     }
     Ok(())
+}
+
+fn set_mode(fd: BorrowedFd<'_>, mode: u32, kind: FileType) -> Result<()> {
+    let bits = Mode::from_raw_mode(mode);
+    match kind {
+        FileType::Symlink => Ok(()),
+        FileType::RegularFile | FileType::Directory => rustix::fs::fchmod(fd, bits),
+        _ => rustix::fs::chmodat(CWD, magic_path(fd).as_str(), bits, AtFlags::empty()),
+    }
+    .attempt(|| format!("set mode {mode:o}"))
 }
 
 fn set_xattr(fd: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> Result<()> {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ use crate::tarball::{Attributes, Entry, EntryKind, Limits, Time};
 /// How often a name is cleared and created again when somebody keeps putting something there.
 const CREATE_ATTEMPTS: u32 = 16;
 
+/// How much content is read and written at once.
+const BUFFER_BYTES: usize = 128 << 10;
+
 /// What an archive put on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -43,13 +46,14 @@ pub(crate) fn extract(
     target: &mut Target<'_>,
     limits: &Limits,
 ) -> Result<Applied> {
-    let mut reader = TarReader::new(stream, limits);
+    // Headers are small; contents of the buffer's size and more pass it by.
+    let mut reader = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, stream), limits);
     let mut extractor = Extractor {
         target,
         parents: DirectoryCache::default(),
         directory_times: BTreeMap::new(),
         applied: Applied::default(),
-        buffer: vec![0; 128 << 10],
+        buffer: vec![0; BUFFER_BYTES],
     };
     while let Some(entry) = reader.next()? {
         extractor.applied.entries += 1;
@@ -123,6 +127,7 @@ impl Extractor<'_, '_> {
             .open_beneath("", flags, Mode::empty())
             .attempt(|| "open the layer".into())?;
         attributes::apply(root.as_fd(), &entry.attributes, FileType::Directory)?;
+        layer.root_described = true;
         self.directory_times.insert(PathBuf::new(), entry.attributes.modified);
         Ok(())
     }
@@ -135,6 +140,15 @@ impl Extractor<'_, '_> {
             (attributes.uid, attributes.gid) = (uid, gid);
         }
         attributes
+    }
+
+    /// The mode something is created with. A layer is nobody's yet, so there it is the final one, but for the bits that
+    /// only count with the right owner; in a container's tree it is private until the owner is right.
+    fn first_mode(&self, attributes: &Attributes, private: u32) -> Mode {
+        Mode::from_raw_mode(match self.target {
+            Target::Layer(_) => attributes.mode & 0o777,
+            Target::Tree(_) => private,
+        })
     }
 
     fn parent(&mut self, path: &Path) -> Result<Rc<OwnedFd>> {
@@ -155,8 +169,8 @@ impl Extractor<'_, '_> {
         let attempt = || format!("create directory {}", name.display());
         let mut replaced = false;
         let mut attempts = CREATE_ATTEMPTS;
-        // Private until the owner is right.
-        while let Err(errno) = rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+        let mode = self.first_mode(attributes, 0o700);
+        while let Err(errno) = rustix::fs::mkdirat(parent, name, mode) {
             if errno != Errno::EXIST || attempts == 0 {
                 return Err(errno).attempt(attempt);
             }
@@ -188,8 +202,9 @@ impl Extractor<'_, '_> {
     ) -> Result<()> {
         let EntryKind::File { size, sparse } = &entry.kind else { return Ok(()) };
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW;
+        let mode = self.first_mode(attributes, 0o600);
         let fd = self.create(parent, name, FileType::RegularFile, |parent, name| {
-            rustix::fs::openat(parent, name, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
+            rustix::fs::openat(parent, name, flags | OFlags::CLOEXEC, mode)
         })?;
         let mut file = File::from(fd);
         let attempt = || format!("write {}", name.display());

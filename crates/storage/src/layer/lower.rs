@@ -4,6 +4,7 @@
 //! directory or a non-directory on the way stops the search. Paths here are already free of links (each step opens with
 //! `RESOLVE_NO_SYMLINKS`), so this is a pure function of names.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,9 +18,19 @@ use super::{attributes, is_whiteout};
 use crate::error::{Attempt, Result};
 
 /// Committed layers, the topmost first.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct LowerLayers {
-    layers: Vec<Root>,
+    layers: OnceCell<Vec<Root>>,
+    /// Says where they are, when they are first needed.
+    directories: Option<Box<Directories>>,
+}
+
+type Directories = dyn Fn() -> Result<Vec<PathBuf>> + Send;
+
+impl std::fmt::Debug for LowerLayers {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("LowerLayers").field("layers", &self.layers).finish_non_exhaustive()
+    }
 }
 
 /// What the merged view has at a path.
@@ -41,13 +52,28 @@ enum Verdict {
 
 impl LowerLayers {
     pub(crate) fn open(directories: &[PathBuf]) -> Result<Self> {
-        let open = |path: &PathBuf| Root::open(path).attempt(|| "open a parent layer".into());
-        Ok(Self { layers: directories.iter().map(open).collect::<Result<_>>()? })
+        Ok(Self { layers: OnceCell::from(open_all(directories)?), directories: None })
+    }
+
+    /// Layers that may not be complete yet; the call waits for them. Most archives name no file below.
+    pub(crate) fn deferred(directories: impl Fn() -> Result<Vec<PathBuf>> + Send + 'static) -> Self {
+        Self { layers: OnceCell::new(), directories: Some(Box::new(directories)) }
+    }
+
+    fn layers(&self) -> Result<&[Root]> {
+        if let Some(layers) = self.layers.get() {
+            return Ok(layers);
+        }
+        let layers = match &self.directories {
+            Some(directories) => open_all(&directories()?)?,
+            None => Vec::new(),
+        };
+        Ok(self.layers.get_or_init(|| layers))
     }
 
     /// What is at a path without links in it; the empty path is the root.
     pub(crate) fn find(&self, path: &Path) -> Result<Option<Found>> {
-        for layer in &self.layers {
+        for layer in self.layers()? {
             match verdict(layer, path)? {
                 Verdict::Here(found) => return Ok(Some(found)),
                 Verdict::Stop => return Ok(None),
@@ -61,7 +87,7 @@ impl LowerLayers {
     pub(crate) fn names(&self, path: &Path) -> Result<BTreeSet<OsString>> {
         let mut names = BTreeSet::new();
         let mut hidden = BTreeSet::new();
-        for layer in &self.layers {
+        for layer in self.layers()? {
             match verdict(layer, path)? {
                 Verdict::Below => continue,
                 Verdict::Stop => break,
@@ -96,6 +122,11 @@ impl LowerLayers {
         }
         Ok(names)
     }
+}
+
+fn open_all(directories: &[PathBuf]) -> Result<Vec<Root>> {
+    let open = |path: &PathBuf| Root::open(path).attempt(|| "open a parent layer".into());
+    directories.iter().map(open).collect()
 }
 
 fn verdict(layer: &Root, path: &Path) -> Result<Verdict> {

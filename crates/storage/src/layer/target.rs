@@ -30,6 +30,8 @@ pub(crate) struct LayerTarget<'a> {
     pub(crate) lower: &'a LowerLayers,
     /// The archive wants everything below hidden; done at the end, since overlayfs ignores the mark on a root.
     pub(crate) root_is_opaque: bool,
+    /// The archive says what the root is like; else it is like the one below.
+    pub(crate) root_described: bool,
     /// Directories copied from below, and the times that are theirs once the archive is written.
     pub(crate) copied: Vec<(PathBuf, Time)>,
 }

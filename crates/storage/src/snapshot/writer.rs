@@ -1,13 +1,11 @@
 //! A layer being written.
 
 use std::io::Read;
-use std::path::PathBuf;
 
 use brig_linux::path::Root;
-use rustix::fs::{Mode, OFlags};
 
 use super::record::Record;
-use super::{Snapshots, Usage};
+use super::{Durability, RECORD, Snapshots, Usage, copy_root, open_files_of};
 use crate::durable::write_record;
 use crate::error::{Attempt, Result};
 use crate::layer::extract::{Applied, extract};
@@ -41,28 +39,26 @@ pub struct LayerWriter {
     directory: Root,
     lower: LowerLayers,
     usage: Usage,
+    /// The archive has an entry for the top directory.
+    root_described: bool,
     committed: bool,
 }
 
 impl LayerWriter {
-    pub(super) fn new(
-        snapshots: Snapshots,
-        number: u64,
-        record: Record,
-        directory: Root,
-        lower: &[PathBuf],
-    ) -> Result<Self> {
-        let mut writer = Self {
+    pub(super) fn new(snapshots: Snapshots, number: u64, record: Record, directory: Root) -> Self {
+        let (below, parent) = (snapshots.clone(), record.parent.clone());
+        let lower = LowerLayers::deferred(move || below.await_paths(parent.as_ref()));
+        let usage = Usage::default();
+        Self {
             snapshots,
             number,
             record,
             directory,
-            lower: LowerLayers::default(),
-            usage: Usage::default(),
+            lower,
+            usage,
+            root_described: false,
             committed: false,
-        };
-        writer.lower = LowerLayers::open(lower)?;
-        Ok(writer)
+        }
     }
 
     /// Writes an uncompressed layer archive. The reader is read to its end, also past the archive's own, so a reader
@@ -77,29 +73,43 @@ impl LayerWriter {
             root: &root,
             lower: &self.lower,
             root_is_opaque: false,
+            root_described: false,
             copied: Vec::new(),
         });
         let applied = extract(reader, &mut target, &options.limits).attempt(attempt)?;
+        if let Target::Layer(layer) = &target {
+            self.root_described |= layer.root_described;
+        }
         self.usage.bytes = self.usage.bytes.saturating_add(applied.size);
         self.usage.inodes = self.usage.inodes.saturating_add(applied.entries);
         Ok(applied)
     }
 
-    /// Syncs the files to disk and makes the layer complete under its key.
+    /// Makes the layer complete under its key, after its parent.
     ///
     /// # Errors
-    /// The system's; a failed sync is final and the layer is removed.
-    pub fn commit(mut self) -> Result<()> {
+    /// `NotFound` when the parent was not completed; the system's. A failed sync is final and the layer is removed.
+    pub fn commit(mut self, durability: Durability) -> Result<()> {
         let attempt = || format!("commit layer {}", self.record.key);
-        // syncfs(2) reports write errors of the filesystem since Linux 5.8.
-        let files = self
-            .directory
-            .open_beneath("fs", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
-            .attempt(attempt)?;
-        rustix::fs::syncfs(&files).attempt(attempt)?;
+        let below = self.snapshots.await_paths(self.record.parent.as_ref()).attempt(attempt)?;
+        if let Some(below) = below.first()
+            && !self.root_described
+        {
+            copy_root(below, &self.directory).attempt(attempt)?;
+        }
         self.record.usage = Some(self.usage);
-        write_record(&self.directory, "record.json", &self.record)?;
-        self.snapshots.complete(self.number, self.record.clone())?;
+        let durability = match durability {
+            Durability::Later if self.snapshots.mark_unsettled(&self.directory, &self.record)? => {
+                Durability::Later
+            }
+            _ => {
+                // syncfs(2) reports write errors of the filesystem since Linux 5.8.
+                rustix::fs::syncfs(open_files_of(&self.directory)?).attempt(attempt)?;
+                write_record(&self.directory, RECORD, &self.record)?;
+                Durability::Now
+            }
+        };
+        self.snapshots.complete(self.number, self.record.clone(), durability)?;
         self.committed = true;
         Ok(())
     }

@@ -120,6 +120,17 @@ impl<R: Read> TarReader<R> {
     fn skip_rest(&mut self) -> Result<()> {
         let skip = self.content_left + self.padding;
         (self.content_left, self.padding) = (0, 0);
+        if skip < BLOCK {
+            // Nearly always only padding.
+            let mut padding = [0; 512];
+            let length = usize::try_from(skip).unwrap_or(0);
+            return match self.stream.read_exact(&mut padding[..length]) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Err(Error::integrity("the archive is cut short"))
+                }
+                other => other.attempt(|| "read the archive".into()),
+            };
+        }
         let skipped = io::copy(&mut (&mut self.stream).take(skip), &mut io::sink())
             .attempt(|| "read the archive".into())?;
         if skipped == skip { Ok(()) } else { Err(Error::integrity("the archive is cut short")) }

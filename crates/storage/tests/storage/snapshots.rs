@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use brig_storage::{ApplyOptions, ChangeKind, ErrorKind, Storage, Tree};
+use brig_storage::{ApplyOptions, ChangeKind, Durability, ErrorKind, Storage, Tree};
 
 use crate::layers::{names, storage};
 use crate::support::{Archive, add_layer, describe, key};
@@ -62,7 +62,7 @@ fn a_layer_is_there_after_commit_and_not_before() {
     assert!(!snapshots.exists(&key("a")));
     let busy = snapshots.prepare_layer(&key("a"), None).unwrap_err();
     assert_eq!(busy.kind(), ErrorKind::Conflict);
-    writer.commit().unwrap();
+    writer.commit(Durability::Now).unwrap();
     assert!(snapshots.exists(&key("a")));
     assert_eq!(snapshots.usage(&key("a")).unwrap().bytes, 14);
     let twice = snapshots.prepare_layer(&key("a"), None).unwrap_err();
@@ -230,4 +230,88 @@ fn a_hundred_layers_mount() {
         parent = Some(name);
     }
     assert_eq!(names(&storage, "layer-99").len(), 100);
+}
+
+#[test]
+fn layers_of_one_image_are_written_at_the_same_time() {
+    let (_directory, storage) = storage();
+    let snapshots = storage.snapshots();
+    let mut lower = snapshots.prepare_layer(&key("a"), None).unwrap();
+    let upper = snapshots.prepare_layer(&key("b"), Some(&key("a"))).unwrap();
+    let early = snapshots.prepare_container(&key("c"), Some(&key("b"))).unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::NotFound);
+    // The upper archive speaks of files below, which are not there yet when it starts.
+    let top = Archive::new().file("new", "n").file("etc/.wh.group", "").finish();
+    std::thread::scope(|scope| {
+        let above = scope.spawn(|| {
+            let mut upper = upper;
+            upper.apply(&mut top.as_slice(), &ApplyOptions::default()).unwrap();
+            upper.commit(Durability::Later).unwrap();
+        });
+        lower.apply(&mut base().as_slice(), &ApplyOptions::default()).unwrap();
+        assert!(!snapshots.exists(&key("b")));
+        lower.commit(Durability::Later).unwrap();
+        above.join().unwrap();
+    });
+    let names = names(&storage, "b");
+    assert!(names.contains(&"etc/passwd".to_owned()) && names.contains(&"new".to_owned()));
+    assert!(!names.contains(&"etc/group".to_owned()));
+}
+
+#[test]
+fn a_layer_whose_parent_fails_fails_too() {
+    let (directory, storage) = storage();
+    let snapshots = storage.snapshots();
+    let lower = snapshots.prepare_layer(&key("a"), None).unwrap();
+    let upper = snapshots.prepare_layer(&key("b"), Some(&key("a"))).unwrap();
+    std::thread::scope(|scope| {
+        let above = scope.spawn(|| upper.commit(Durability::Later).unwrap_err());
+        drop(lower);
+        assert_eq!(above.join().unwrap().kind(), ErrorKind::NotFound);
+    });
+    assert_eq!(fs::read_dir(directory.path().join("storage/snapshots")).unwrap().count(), 0);
+}
+
+/// Makes an unsettled layer look as if it had been written before the machine was last started.
+fn forget_boot(directory: &tempfile::TempDir, number: u64) {
+    let path = directory.path().join(format!("storage/snapshots/{number}/unsettled.json"));
+    let mut mark: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    mark["boot"] = "another".into();
+    fs::write(&path, mark.to_string()).unwrap();
+}
+
+#[test]
+fn unsettled_layers_survive_a_restart_but_not_a_power_cut() {
+    let (directory, storage) = storage();
+    let path = directory.path().join("storage");
+    let add = |storage: &Storage, name: &str, parent: Option<&str>| {
+        let parent = parent.map(key);
+        let mut writer =
+            storage.snapshots().prepare_layer(&key(name), parent.as_ref()).unwrap();
+        writer.apply(&mut base().as_slice(), &ApplyOptions::default()).unwrap();
+        writer.commit(Durability::Later).unwrap();
+    };
+    add(&storage, "a", None);
+    storage.snapshots().settle().unwrap();
+    add(&storage, "b", Some("a"));
+    add(&storage, "c", Some("b"));
+    storage.snapshots().prepare_container(&key("box"), Some(&key("c"))).unwrap();
+    drop(storage);
+    let storage = Storage::open(&path).unwrap();
+    assert_eq!(storage.snapshots().list().len(), 4);
+    drop(storage);
+    // The middle layer is lost, and what stands on it with it. The container waits for both to be made again.
+    forget_boot(&directory, 1);
+    let storage = Storage::open(&path).unwrap();
+    let snapshots = storage.snapshots();
+    assert!(snapshots.exists(&key("a")) && snapshots.exists(&key("box")));
+    assert!(!snapshots.exists(&key("b")) && !snapshots.exists(&key("c")));
+    assert_eq!(snapshots.mounts(&key("box")).unwrap_err().kind(), ErrorKind::NotFound);
+    add(&storage, "b", Some("a"));
+    add(&storage, "c", Some("b"));
+    snapshots.settle().unwrap();
+    snapshots.mounts(&key("box")).unwrap();
+    snapshots.sweep().unwrap();
+    let unsettled = Command::new("find").arg(&path).args(["-name", "unsettled.json"]).output();
+    assert!(unsettled.unwrap().stdout.is_empty(), "settled layers are marked unsettled");
 }

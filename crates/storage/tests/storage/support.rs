@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use brig_storage::{ApplyOptions, SnapshotKey, Storage};
+use brig_storage::{ApplyOptions, Durability, SnapshotKey, Storage};
 
 /// An archive under construction.
 pub(crate) struct Archive {
@@ -119,7 +119,7 @@ pub(crate) fn add_layer(
     let parent = parent.map(key);
     let mut writer = storage.snapshots().prepare_layer(&key(name), parent.as_ref())?;
     writer.apply(&mut &archive[..], &ApplyOptions::default())?;
-    writer.commit()
+    writer.commit(Durability::Now)
 }
 
 /// Everything about a tree that tar can carry, one line a file, by find(1) and getfattr-like reads.
