@@ -11,6 +11,7 @@
 //! fsync, rename into `blobs/`, fsync of the directory; so a name in `blobs/` always means complete content, and a crash
 //! leaves at most a partial file that the next writer continues.
 
+pub(crate) mod arrival;
 mod upload;
 
 use std::fs::{self, File, OpenOptions};
@@ -25,16 +26,18 @@ use crate::manifest::Descriptor;
 use crate::{Error, ErrorKind, Result};
 
 pub use upload::Upload;
+use arrival::{Arrivals, Arriving, Growing};
 
 /// Read access to the blobs of a [`Store`](crate::Store). Writing goes through a [`Lease`](crate::Lease).
 #[derive(Clone, Debug)]
 pub struct Blobs {
     root: PathBuf,
+    arrivals: Arrivals,
 }
 
 impl Blobs {
     pub(crate) fn create(root: &Path) -> Result<Self> {
-        let blobs = Self { root: root.to_owned() };
+        let blobs = Self { root: root.to_owned(), arrivals: Arrivals::default() };
         for algorithm in Algorithm::ALL {
             create_dir(&blobs.directory(algorithm))?;
         }
@@ -76,6 +79,17 @@ impl Blobs {
             ),
             _ => Error::io("open blob", &path, source),
         })
+    }
+
+    /// Opens a blob that is complete or being written by this process, from its start.
+    pub(crate) fn open_arriving(&self, digest: &Digest) -> Result<Stored> {
+        // It may be completed, and so renamed, between the look and the opening.
+        if let Some(arrival) = self.arrivals.find(digest)
+            && let Ok(file) = File::open(self.partial(digest))
+        {
+            return Ok(Stored::Growing(Growing::new(file, arrival)));
+        }
+        self.open(digest).map(Stored::Complete)
     }
 
     /// Reads a small blob whole and checks it against its descriptor.
@@ -193,6 +207,22 @@ impl Blobs {
     }
 }
 
+/// A blob to read.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    Complete(File),
+    Growing(Growing),
+}
+
+impl Read for Stored {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Complete(file) => file.read(buffer),
+            Self::Growing(growing) => growing.read(buffer),
+        }
+    }
+}
+
 /// What asking to write a blob gives.
 #[derive(Debug)]
 pub enum Acquired {
@@ -214,6 +244,7 @@ pub struct BlobWriter {
     target: Descriptor,
     hasher: Hasher,
     written: u64,
+    arriving: Arriving,
 }
 
 impl BlobWriter {
@@ -222,8 +253,10 @@ impl BlobWriter {
         let mut hasher = Hasher::new(target.digest.algorithm());
         let written = hasher.drain(&mut file);
         let written = written.map_err(|source| Error::io("read", &path, source))?;
-        let mut writer = Self { blobs, file, path, target: target.clone(), hasher, written };
-        if writer.written > target.size {
+        let arriving = blobs.arrivals.begin(&target.digest, written, target.size);
+        let target = target.clone();
+        let mut writer = Self { blobs, file, path, target, hasher, written, arriving };
+        if writer.written > writer.target.size {
             writer.restart()?;
         }
         Ok(writer)
@@ -250,6 +283,7 @@ impl BlobWriter {
         rewind.map_err(|source| Error::io("truncate", &self.path, source))?;
         self.hasher = Hasher::new(self.target.digest.algorithm());
         self.written = 0;
+        self.arriving.restart();
         Ok(())
     }
 
@@ -274,6 +308,7 @@ impl BlobWriter {
         }
         self.hasher.update(bytes);
         self.written = after;
+        self.arriving.advance(after);
         Ok(())
     }
 

@@ -4,11 +4,11 @@
 //! undo what it did (a snapshot that is not committed) and must read to the end: a tar's own end marker is not it, so
 //! finish with [`LayerReader::finish`].
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::content::Stored;
 use crate::digest::{Digest, Hasher};
 use crate::{Error, ErrorKind, Result};
 
@@ -48,7 +48,7 @@ impl Compression {
 
 /// Reads a layer decompressed and verified. See the module's documentation.
 pub struct LayerReader {
-    decoder: Option<Decoder<Source<File>>>,
+    decoder: Option<Decoder<Source<Stored>>>,
     digest: Digest,
     diff_id: Option<Digest>,
     hasher: Option<Hasher>,
@@ -58,7 +58,7 @@ pub struct LayerReader {
 }
 
 impl LayerReader {
-    pub(crate) fn new(file: File, digest: Digest, diff_id: Option<Digest>) -> Result<Self> {
+    pub(crate) fn new(file: Stored, digest: Digest, diff_id: Option<Digest>) -> Result<Self> {
         let hasher = Hasher::new(digest.algorithm());
         let source = Source { inner: file, hasher, consumed: 0 };
         let decoder = Decoder::new(source).map_err(|source| {

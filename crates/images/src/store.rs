@@ -323,12 +323,13 @@ impl Store {
         Manifest::parse(&bytes, Some(&target.media_type))
     }
 
-    /// Opens a layer as the tar stream it is. `diff_id` is what that stream must hash to.
+    /// Opens a layer as the tar stream it is. `diff_id` is what that stream must hash to. A layer that this process is
+    /// downloading is read as it comes: reads then wait for the network, and fail when the download does.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the layer is not here.
     pub fn layer(&self, layer: &Descriptor, diff_id: &Digest) -> Result<LayerReader> {
-        let file = self.blobs().open(&layer.digest)?;
+        let file = self.blobs().open_arriving(&layer.digest)?;
         LayerReader::new(file, layer.digest.clone(), Some(diff_id.clone()))
     }
 

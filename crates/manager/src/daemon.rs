@@ -178,10 +178,12 @@ async fn sweep(shared: &Arc<Shared>) {
                 }
             }
         }
-        snapshots.sweep()?;
         Ok(())
     });
     if let Err(error) = swept.await {
         tracing::warn!("remove what a former engine left: {}", error.report());
     }
+    // What takes long goes on behind.
+    shared.images.sweep_behind();
+    shared.images.settle_behind();
 }

@@ -10,6 +10,7 @@
 
 mod check;
 mod describe;
+mod read_ahead;
 mod remove;
 mod transfer;
 mod unpack;
@@ -117,6 +118,12 @@ struct Inner {
     tasks: TaskTracker,
     /// One lock for each layer that is being unpacked, so that it is unpacked once.
     unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// How many pulls are bringing each layer, by chain id.
+    arriving: Mutex<HashMap<String, usize>>,
+    /// Held while removed snapshots are deleted.
+    sweeping: tokio::sync::Mutex<()>,
+    /// Somebody waits to do that.
+    sweep_queued: std::sync::atomic::AtomicBool,
     /// Held shared while images are being used for a new container, exclusively while layers are removed.
     removal: tokio::sync::RwLock<()>,
 }
@@ -140,7 +147,9 @@ impl Images {
     ) -> Result<Self> {
         let store = Store::open(config.root.join("content"))?;
         let client = Client::new(registry_config(config));
+        let arriving = Mutex::default();
         let (unpacking, removal) = (Mutex::default(), tokio::sync::RwLock::default());
+        let (sweeping, sweep_queued) = Default::default();
         Ok(Self(Arc::new(Inner {
             store,
             client,
@@ -149,6 +158,9 @@ impl Images {
             table,
             tasks,
             unpacking,
+            arriving,
+            sweeping,
+            sweep_queued,
             removal,
         })))
     }
@@ -197,6 +209,17 @@ impl Images {
             }
         }
         Err(error.into())
+    }
+
+    /// The image of a manifest that is in the store, with a name or without.
+    fn image_by_manifest(&self, digest: &str) -> Result<Image> {
+        let digest = Digest::parse(digest)?;
+        let size = self.0.store.blobs().size(&digest).ok_or_else(|| {
+            Error::not_found(format!("image {digest} is not in the store; pull it again"))
+        })?;
+        // What it is, it says itself.
+        let target = Descriptor::new("application/json", digest, size);
+        self.image_of(&target)
     }
 
     /// All images, each once.
@@ -382,7 +405,9 @@ impl Images {
     ) -> Result<Vec<ImageDeleteResponseItem>> {
         let _alone = self.0.removal.write().await;
         let text = image.to_owned();
-        self.blocking(move |this| remove::remove(this, &text, options)).await
+        let removed = self.blocking(move |this| remove::remove(this, &text, options)).await;
+        self.sweep_behind();
+        removed
     }
 
     /// Removes images that nothing uses.
@@ -392,7 +417,9 @@ impl Images {
     /// A filter is unknown or malformed.
     pub async fn prune(&self, filters: Filters) -> Result<ImagePruneResponse> {
         let _alone = self.0.removal.write().await;
-        self.blocking(move |this| remove::prune(this, &filters)).await
+        let pruned = self.blocking(move |this| remove::prune(this, &filters)).await;
+        self.sweep_behind();
+        pruned
     }
 
     /// Tries credentials on a registry.

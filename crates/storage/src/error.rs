@@ -31,6 +31,11 @@ impl Error {
         self.kind
     }
 
+    /// Says why.
+    pub(crate) fn caused_by(self, source: impl Into<Source>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
     /// Adds what was being done around this error.
     pub(crate) fn within(self, attempt: impl Into<String>) -> Self {
         Self { kind: self.kind, attempt: attempt.into(), source: Some(Box::new(self)) }

@@ -25,6 +25,11 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     brig_linux::path::file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
+/// Whether a path is in the bookkeeping of aufs (`.wh..wh.plnk/`, ...) that old images carry: no content.
+pub(crate) fn is_bookkeeping(path: &std::path::Path) -> bool {
+    path.iter().any(|name| name.as_encoded_bytes().starts_with(b".wh..wh."))
+}
+
 /// Whether an extended attribute is overlayfs' own, so that neither archives nor diffs may carry it.
 pub(crate) fn is_overlay_attribute(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")

@@ -1,4 +1,4 @@
-//! Container storage: overlay snapshots, safe layer application, diffs, volumes and bind sources.
+//! Container storage: snapshots on overlayfs and EROFS, safe layer application, diffs, volumes and bind sources.
 //!
 //! This crate knows files on disk and nothing of registries: layers come as any reader of an uncompressed tar stream,
 //! under a key that the caller chooses. It mounts nothing that anyone else sees; it says what to mount.
@@ -42,6 +42,7 @@
 mod bind;
 mod diff;
 mod durable;
+mod erofs;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -57,8 +58,8 @@ pub use diff::{Change, ChangeKind};
 pub use error::{Error, ErrorKind, Result};
 pub use layer::extract::Applied;
 pub use snapshot::{
-    ApplyOptions, Durability, Format, LayerWriter, Mount, SnapshotInfo, SnapshotKey, SnapshotKind, Snapshots,
-    Usage,
+    ApplyOptions, Durability, Format, LayerWriter, Mount, SnapshotInfo, SnapshotKey, SnapshotKind,
+    Snapshots, Usage,
 };
 pub use store::Storage;
 pub use tarball::Limits;

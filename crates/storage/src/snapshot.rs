@@ -16,6 +16,7 @@
 //! ├── 17/               a number: overlayfs' option string must fit one page
 //! │   ├── record.json   key, parent, kind, usage; `unsettled.json` where the files may not be on disk yet
 //! │   ├── fs/           the layer's files, or a container's upper directory
+//! │   ├── layer.erofs   instead, the image that is mounted at `fs/` (layers of that format)
 //! │   └── work/         overlayfs' work directory (containers)
 //! ├── new-18/           being prepared; whatever crashes leaves it under this name, which `open` removes
 //! └── removing-9/       removed; the next `sweep` deletes it
@@ -31,6 +32,7 @@
 //! The index of keys is in memory, under one lock that is never held while files are read or written. The lock file of
 //! the storage root keeps other processes out.
 
+mod image;
 mod mounts;
 mod record;
 mod settle;
@@ -51,6 +53,7 @@ use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::layer::attributes;
 use crate::layer::lower::LowerLayers;
 
+pub(crate) use image::{check_support, is_mount_point};
 pub use mounts::Mount;
 pub use record::{Format, SnapshotKey, SnapshotKind};
 pub use settle::Durability;
@@ -73,6 +76,10 @@ pub struct Snapshots {
 struct Shared {
     root: Root,
     path: PathBuf,
+    /// The form of new layers.
+    format: Format,
+    /// Held while an image is mounted, so that it is mounted once.
+    mounting: Mutex<()>,
     index: Mutex<Index>,
     /// Told when a preparation ends, one way or the other.
     changed: Condvar,
@@ -84,6 +91,8 @@ struct Index {
     /// Keys in preparation, so that neither they nor their parents are taken or removed meanwhile.
     preparing: HashMap<SnapshotKey, Preparing>,
     unsettled: UnsettledNumbers,
+    /// What removed snapshots take until they are swept, by their numbers.
+    removing: HashMap<u64, Usage>,
     next: u64,
 }
 
@@ -135,7 +144,7 @@ impl Snapshots {
         parent: Option<&SnapshotKey>,
     ) -> Result<LayerWriter> {
         let number = self.reserve(key, parent, SnapshotKind::Layer)?;
-        let record = Record::new(key, parent, SnapshotKind::Layer);
+        let record = Record::new(key, parent, SnapshotKind::Layer, self.shared.format);
         match self.create(number, &record) {
             Ok(directory) => Ok(LayerWriter::new(self.clone(), number, record, directory)),
             Err(error) => {
@@ -151,7 +160,7 @@ impl Snapshots {
     /// As [`Snapshots::prepare_layer`].
     pub fn prepare_container(&self, key: &SnapshotKey, parent: Option<&SnapshotKey>) -> Result<()> {
         let number = self.reserve(key, parent, SnapshotKind::Container)?;
-        let record = Record::new(key, parent, SnapshotKind::Container);
+        let record = Record::new(key, parent, SnapshotKind::Container, Format::Directory);
         let made = self.create(number, &record).and_then(|directory| {
             if let Some(below) = self.lower_paths(parent)?.first() {
                 copy_root(below, &directory)?;
@@ -216,16 +225,33 @@ impl Snapshots {
             index.complete.remove(key).ok_or_else(|| unknown(key))?
         };
         let number = stored.number;
+        let usage = stored.record.usage.unwrap_or_default();
+        let rename = || {
+            let (from, to) = (number.to_string(), format!("{REMOVING}{number}"));
+            self.shared.root.rename(from, to, RenameFlags::empty())
+        };
         let renamed = self
-            .shared
-            .root
-            .rename(number.to_string(), format!("{REMOVING}{number}"), RenameFlags::empty())
+            .hide(number)
+            .and_then(|()| rename().attempt(|| "put it aside".into()))
             .attempt(|| format!("remove snapshot {key}"));
         if renamed.is_err() {
             self.index().complete.insert(key.clone(), stored);
         }
         renamed?;
+        let mut index = self.index();
+        index.unsettled.remove(&number);
+        index.removing.insert(number, usage);
+        drop(index);
         sync_directory(&self.shared.root)
+    }
+
+    /// What removed layers still take, until [`Snapshots::sweep`] has deleted them.
+    #[must_use]
+    pub fn removing(&self) -> Usage {
+        self.index().removing.values().fold(Usage::default(), |sum, usage| Usage {
+            bytes: sum.bytes.saturating_add(usage.bytes),
+            inodes: sum.inodes.saturating_add(usage.inodes),
+        })
     }
 
     /// Deletes the files of removed snapshots; continues past failures and reports them all.
@@ -235,9 +261,14 @@ impl Snapshots {
     pub fn sweep(&self) -> Result<()> {
         let mut failures = Vec::new();
         for entry in self.shared.root.read_dir("").attempt(|| "list the snapshots".into())? {
-            if entry.name.to_string_lossy().starts_with(REMOVING) {
-                let removed = self.shared.root.remove_all(&entry.name);
-                failures.extend(removed.attempt(|| "delete a removed snapshot".into()).err());
+            let name = entry.name.to_string_lossy();
+            let Some(number) = name.strip_prefix(REMOVING) else { continue };
+            image::detach(&self.shared.root, &self.shared.path, &name)?;
+            match self.shared.root.remove_all(&*name) {
+                Ok(()) => drop(number.parse().map(|number| self.index().removing.remove(&number))),
+                Err(error) => failures.extend(
+                    Err::<(), _>(error).attempt(|| format!("delete snapshot {name}")).err(),
+                ),
             }
         }
         let others = failures.len().saturating_sub(1);
@@ -256,7 +287,7 @@ impl Snapshots {
         match stored.record.usage {
             Some(usage) => Ok(usage),
             None => {
-                let upper = self.open_files(stored.number)?;
+                let upper = self.open_files(&stored)?;
                 let mut usage = Usage::default();
                 count(&upper, Path::new(""), &mut usage)
                     .attempt(|| format!("count the files of snapshot {key}"))?;
@@ -286,14 +317,12 @@ impl Snapshots {
     fn layer_pair(&self, key: &SnapshotKey) -> Result<(Root, LowerLayers)> {
         let stored = self.find(key)?;
         let lower = LowerLayers::open(&self.lower_paths(stored.record.parent.as_ref())?)?;
-        Ok((self.open_files(stored.number)?, lower))
+        Ok((self.open_files(&stored)?, lower))
     }
 
-    fn open_files(&self, number: u64) -> Result<Root> {
-        self.shared
-            .root
-            .subroot(format!("{number}/fs"))
-            .attempt(|| format!("open the files of snapshot {number}"))
+    fn open_files(&self, stored: &Stored) -> Result<Root> {
+        Root::open(self.show(stored)?)
+            .attempt(|| format!("open the files of snapshot {}", stored.record.key))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -311,22 +340,8 @@ impl Snapshots {
 
     /// The `fs` directories from a snapshot downwards, topmost first.
     fn lower_paths(&self, top: Option<&SnapshotKey>) -> Result<Vec<PathBuf>> {
-        let index = self.index();
-        self.chain(&index, top)
-    }
-
-    fn chain(&self, index: &Index, top: Option<&SnapshotKey>) -> Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        let mut next = top;
-        while let Some(key) = next {
-            let stored = index.complete.get(key).ok_or_else(|| unknown(key))?;
-            if paths.len() > index.complete.len() {
-                return Err(Error::integrity(format!("snapshot {key} is its own ancestor")));
-            }
-            paths.push(self.directory(stored.number).join("fs"));
-            next = stored.record.parent.as_ref();
-        }
-        Ok(paths)
+        let chain = self.index().chain(top)?;
+        chain.iter().map(|stored| self.show(stored)).collect()
     }
 
     /// Takes a key and a number.
@@ -371,7 +386,8 @@ impl Snapshots {
                 index = self.shared.changed.wait(index).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        self.chain(&index, key)
+        drop(index);
+        self.lower_paths(key)
     }
 
     /// Makes `new-<number>/` with what it is to become and an empty `fs/`.
@@ -421,6 +437,23 @@ impl Snapshots {
         }
         self.index().preparing.remove(key);
         self.shared.changed.notify_all();
+    }
+}
+
+impl Index {
+    /// A snapshot and all below it, topmost first.
+    fn chain(&self, top: Option<&SnapshotKey>) -> Result<Vec<Stored>> {
+        let mut chain = Vec::new();
+        let mut next = top;
+        while let Some(key) = next {
+            let stored = self.complete.get(key).ok_or_else(|| unknown(key))?;
+            if chain.len() > self.complete.len() {
+                return Err(Error::integrity(format!("snapshot {key} is its own ancestor")));
+            }
+            chain.push(stored.clone());
+            next = stored.record.parent.as_ref();
+        }
+        Ok(chain)
     }
 }
 

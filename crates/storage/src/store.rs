@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::durable::private_directory;
 use crate::error::{Attempt, Error, ErrorKind, Result};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Format, Snapshots, check_support};
 use crate::volume::Volumes;
 
 /// Snapshots and volumes beneath one directory.
@@ -34,6 +34,14 @@ impl Storage {
     /// # Errors
     /// `Conflict` while another process has it open; `Integrity` for a damaged record.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(root, Format::default())
+    }
+
+    /// As [`Storage::open`], saying how new layers are kept. Those that are there stay as they are, and usable.
+    ///
+    /// # Errors
+    /// Also `Unsupported` when the kernel cannot mount such layers.
+    pub fn open_with(root: impl AsRef<Path>, format: Format) -> Result<Self> {
         let asked = root.as_ref();
         let attempt = || format!("open storage {}", asked.display());
         let path: PathBuf = std::path::absolute(asked).attempt(attempt)?;
@@ -44,7 +52,10 @@ impl Storage {
             .attempt(attempt)?;
         close_to_others(&directory).attempt(attempt)?;
         let lock = lock(&directory)?;
-        let snapshots = Snapshots::open(&directory, &path).attempt(attempt)?;
+        if format == Format::Erofs {
+            check_support(&directory, &path).attempt(attempt)?;
+        }
+        let snapshots = Snapshots::open(&directory, &path, format).attempt(attempt)?;
         let volumes = Volumes::open(private_directory(&directory, "volumes")?, &path)?;
         Ok(Self { snapshots, volumes, _lock: lock })
     }

@@ -15,7 +15,7 @@ fn open(stored: &[u8], digest: Digest, diff_id: Digest) -> Result<LayerReader> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(stored).unwrap();
     io::Seek::rewind(&mut file).unwrap();
-    LayerReader::new(file, digest, Some(diff_id))
+    LayerReader::new(Stored::Complete(file), digest, Some(diff_id))
 }
 
 fn read(stored: &[u8], diff: &[u8]) -> Result<Vec<u8>> {

@@ -1,15 +1,17 @@
 //! What an operation tells about itself while it runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
+use crate::image::Image;
 use crate::reference::Reference;
 
 /// Receives [`Progress`]. Called from the operation's own task: be quick.
 pub type Observer<'a> = dyn Fn(Progress) + Send + Sync + 'a;
 
 /// One piece of news.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Progress {
     /// The reference stands for this manifest or index.
@@ -19,6 +21,8 @@ pub enum Progress {
         /// What it stands for now.
         digest: Digest,
     },
+    /// An image of what was asked for is understood; its layers come now, unless they are there.
+    Image(Arc<Image>),
     /// Something about one blob.
     Blob(BlobProgress),
 }

@@ -245,6 +245,8 @@ impl Pull<'_> {
         let config = blocking(move || lease.store().blobs().read(&digest, CONFIG_LIMIT)).await?;
         let image = Image::parse(target, manifest, &config)?;
         self.check_platform(&image, is_top)?;
+        let image = Arc::new(image);
+        (self.observer)(Progress::Image(Arc::clone(&image)));
         self.layers(&image.manifest).await
     }
 

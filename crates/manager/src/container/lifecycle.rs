@@ -177,6 +177,7 @@ async fn prepare(
     record: &ContainerRecord,
     joined: &Joined,
 ) -> Result<Vec<Mount>> {
+    shared.images.restore_layers(record).await?;
     let pid = shared_namespace(shared, record.host_config.pid_mode.as_deref(), "pid")?;
     let ipc = shared_namespace(shared, record.host_config.ipc_mode.as_deref(), "ipc")?;
     let (shared, record) = (Arc::clone(shared), record.clone());
@@ -472,6 +473,7 @@ pub(crate) async fn remove(
         failures.into_result("remove the container's files")
     });
     failures.note(removed.await);
+    shared.images.sweep_behind();
     if options.volumes {
         for mount in record.mounts.iter().filter(|mount| mount.anonymous) {
             let name = mount.name.as_deref().unwrap_or_default();

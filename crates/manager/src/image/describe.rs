@@ -255,12 +255,13 @@ pub(super) fn history(images: &Images, text: &str) -> Result<Vec<ImageHistoryRes
 }
 
 impl Images {
-    /// Bytes of all layers, each once.
+    /// Bytes of all layers, each once, with those that are removed but not deleted yet.
     pub(crate) async fn layers_size(&self) -> Result<i64> {
         self.blocking(|this| {
             let list = this.0.storage.snapshots().list();
             let sizes = list.iter().filter_map(|info| info.usage).map(|usage| usage.bytes);
-            i64::try_from(sizes.fold(0_u64, u64::saturating_add))
+            let removing = this.0.storage.snapshots().removing().bytes;
+            i64::try_from(sizes.fold(removing, u64::saturating_add))
                 .map_err(|_| Error::invalid("more than 8 EiB of layers"))
         })
         .await

@@ -1,15 +1,23 @@
 //! Pull, push and load: the transfers that report progress.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use brig_images::registry::{
-    BlobKind, BlobProgress, BlobState, Credential, Progress as News, PullOptions, PushOptions,
+    BlobKind, BlobProgress, BlobState, Credential, Progress as News, PullOptions, Pulled,
+    PushOptions,
 };
 use brig_images::{Image, PlatformChoice, Reference, archive};
+use tokio::sync::{mpsc, watch};
 
 use super::Images;
+use super::unpack::Kept;
 use crate::error::{Error, Result};
 use crate::stream::{self, ByteStream, Progress, ProgressSender};
+
+/// Images of one pull whose layers wait to be unpacked.
+const ANNOUNCED_MAX: usize = 16;
 
 impl Images {
     pub(super) async fn pull_now(
@@ -20,18 +28,9 @@ impl Images {
         sender: ProgressSender,
     ) -> Result<()> {
         let options = PullOptions { platform, credential };
-        let first = AtomicBool::new(true);
-        let observer = |news: News| match news {
-            News::Resolved { reference, .. } if first.swap(false, Ordering::Relaxed) => {
-                let status = format!("Pulling from {}", path_of(&reference));
-                sender.send(Progress::of(reference.version(), status));
-            }
-            News::Blob(blob) => sender.send_all(downloading(&blob)),
-            _ => {}
-        };
         // Nothing keeps removals away meanwhile: a download may take minutes. An image that is removed as soon as it has
         // its name ends the pull with an error, and its layers go with the next removal.
-        let pulled = self.0.client.pull(&reference, &options, &self.0.store, &observer).await?;
+        let (pulled, _kept) = self.fetch(&reference, &options, &sender).await?;
         let mut id = pulled.target.digest.to_string();
         for manifest in &pulled.manifests {
             let image = self.image_for(manifest.clone()).await?;
@@ -44,6 +43,52 @@ impl Images {
         sender.send(Progress::status(format!("Status: {outcome} {}", pulled.reference.familiar())));
         self.publish("pull", &id, &pulled.reference.familiar());
         Ok(())
+    }
+
+    /// Downloads, and unpacks what comes as it comes. What of that fails is done again when all is there. The unpacked
+    /// layers are kept from removal as long as the guards live.
+    async fn fetch(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        sender: &ProgressSender,
+    ) -> Result<(Pulled, Vec<Kept>)> {
+        let first = AtomicBool::new(true);
+        let (begun, begun_layers) = watch::channel(HashSet::new());
+        let (announce, mut announced) = mpsc::channel::<Arc<Image>>(ANNOUNCED_MAX);
+        let observer = move |news: News| match news {
+            News::Resolved { reference, .. } if first.swap(false, Ordering::Relaxed) => {
+                let status = format!("Pulling from {}", path_of(&reference));
+                sender.send(Progress::of(reference.version(), status));
+            }
+            // When there are too many at once, the rest is unpacked at the end.
+            News::Image(image) => drop(announce.try_send(image)),
+            News::Blob(blob) => {
+                if blob.kind == BlobKind::Layer && has_begun(&blob.state) {
+                    begun.send_if_modified(|digests| digests.insert(blob.digest.to_string()));
+                }
+                sender.send_all(downloading(&blob));
+            }
+            _ => {}
+        };
+        let download = async move {
+            // The observer goes with the pull, and its channels with it: nobody waits for what will not come any more.
+            let observer = observer;
+            self.0.client.pull(reference, options, &self.0.store, &observer).await
+        };
+        let unpack = async {
+            let mut kept = Vec::new();
+            while let Some(image) = announced.recv().await {
+                let begun = begun_layers.clone();
+                kept.push(self.keep_layers(&image));
+                if let Err(error) = self.unpack_arriving(&image, sender, begun).await {
+                    tracing::debug!("unpack {} while it comes: {}", image.id, error.report());
+                }
+            }
+            kept
+        };
+        let (pulled, kept) = tokio::join!(download, unpack);
+        Ok((pulled?, kept))
     }
 
     async fn image_for(&self, manifest: brig_images::Descriptor) -> Result<Image> {
@@ -104,6 +149,12 @@ impl Images {
         }
         Ok(())
     }
+}
+
+/// Whether a layer can be read: it is there, or some of it.
+fn has_begun(state: &BlobState) -> bool {
+    use BlobState::{Complete, Exists, Transferring};
+    matches!(state, Transferring { .. } | Complete | Exists)
 }
 
 /// `library/busybox` for the default registry, `host/path` for others.

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::attributes;
 use super::directories::DirectoryCache;
 use super::target::{LayerTarget, Target};
-use super::{OPAQUE_NAME, WHITEOUT_PREFIX, is_whiteout};
+use super::{OPAQUE_NAME, WHITEOUT_PREFIX, is_bookkeeping, is_whiteout};
 use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::tarball::reader::TarReader;
 use crate::tarball::{Attributes, Entry, EntryKind, Limits, Time};
@@ -422,11 +422,6 @@ fn whiteout(
     }
     let (parent, canonical) = layer.locate(directory)?;
     hide(layer, &parent, &canonical.join(hidden), hidden)
-}
-
-/// Whether a path is in the bookkeeping of aufs (`.wh..wh.plnk/`, ...) that old images carry: no content.
-fn is_bookkeeping(path: &Path) -> bool {
-    path.iter().any(|name| name.as_bytes().starts_with(b".wh..wh."))
 }
 
 fn hide(layer: &LayerTarget<'_>, parent: &OwnedFd, path: &Path, name: &OsStr) -> Result<()> {

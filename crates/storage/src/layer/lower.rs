@@ -56,7 +56,9 @@ impl LowerLayers {
     }
 
     /// Layers that may not be complete yet; the call waits for them. Most archives name no file below.
-    pub(crate) fn deferred(directories: impl Fn() -> Result<Vec<PathBuf>> + Send + 'static) -> Self {
+    pub(crate) fn deferred(
+        directories: impl Fn() -> Result<Vec<PathBuf>> + Send + 'static,
+    ) -> Self {
         Self { layers: OnceCell::new(), directories: Some(Box::new(directories)) }
     }
 

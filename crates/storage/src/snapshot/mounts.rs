@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{SnapshotKey, SnapshotKind};
 use super::Snapshots;
+use super::record::{SnapshotKey, SnapshotKind};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A mount for the container's runtime, in containerd's shape: the root filesystem is the result of all of them.

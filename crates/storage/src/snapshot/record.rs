@@ -67,14 +67,17 @@ pub enum SnapshotKind {
     Container,
 }
 
-/// How a snapshot's files are kept. A second form (one EROFS image per layer) will be a second variant; all that
-/// depends on the form is behind [`super::Snapshots`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How a layer's files are kept. All that depends on it is behind [`super::Snapshots`]: layers of both forms stack in any
+/// order, and containers' own layers are always directories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Format {
-    /// A directory, for overlayfs.
+    /// A directory.
+    #[default]
     Directory,
+    /// One EROFS image, mounted while the storage is open. Needs Linux 6.12.
+    Erofs,
 }
 
 /// `record.json`.
@@ -85,19 +88,17 @@ pub(crate) struct Record {
     pub(crate) key: SnapshotKey,
     pub(crate) parent: Option<SnapshotKey>,
     pub(crate) kind: SnapshotKind,
-    format: Format,
+    pub(crate) format: Format,
     pub(crate) usage: Option<Usage>,
 }
 
 impl Record {
-    pub(crate) fn new(key: &SnapshotKey, parent: Option<&SnapshotKey>, kind: SnapshotKind) -> Self {
-        Self {
-            version: 1,
-            key: key.clone(),
-            parent: parent.cloned(),
-            kind,
-            format: Format::Directory,
-            usage: None,
-        }
+    pub(crate) fn new(
+        key: &SnapshotKey,
+        parent: Option<&SnapshotKey>,
+        kind: SnapshotKind,
+        format: Format,
+    ) -> Self {
+        Self { version: 1, key: key.clone(), parent: parent.cloned(), kind, format, usage: None }
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::record::Record;
-use super::{Index, NEW, REMOVING, RECORD, Shared, SnapshotKind, Snapshots, Stored};
+use super::{Format, Index, NEW, RECORD, REMOVING, Shared, SnapshotKind, Snapshots, Stored, Usage};
 use crate::durable::{private_directory, read_record, sync_directory, write_record};
 use crate::error::{Attempt, ErrorKind, Result};
 
@@ -51,7 +51,7 @@ enum Opened {
 }
 
 impl Snapshots {
-    pub(crate) fn open(storage: &Root, storage_path: &Path) -> Result<Self> {
+    pub(crate) fn open(storage: &Root, storage_path: &Path, format: Format) -> Result<Self> {
         let root = private_directory(storage, "snapshots")?;
         let boot = boot_id();
         let mut index = Index::default();
@@ -62,6 +62,8 @@ impl Snapshots {
                 index.next = index.next.max(number.parse().map_or(0, |number: u64| number + 1));
                 if name.starts_with(NEW) {
                     put_aside(&root, &name, number)?;
+                } else if let Ok(number) = number.parse() {
+                    index.removing.insert(number, removed_usage(&root, &name));
                 }
                 continue;
             }
@@ -91,8 +93,9 @@ impl Snapshots {
         }
         discard_orphans(&root, &mut index)?;
         let path = storage_path.join("snapshots");
-        let (index, changed) = (Mutex::new(index), Condvar::new());
-        Ok(Self { shared: Arc::new(Shared { root, path, index, changed }) })
+        let (index, mounting, changed) = (Mutex::new(index), Mutex::new(()), Condvar::new());
+        let shared = Shared { root, path, format, mounting, index, changed };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Makes durable what was committed with [`Durability::Later`]: one sync of the filesystem for all of it.
@@ -150,10 +153,7 @@ impl Snapshots {
     }
 
     fn open_directory(&self, number: u64) -> Result<Root> {
-        self.shared
-            .root
-            .subroot(number.to_string())
-            .attempt(|| format!("open snapshot {number}"))
+        self.shared.root.subroot(number.to_string()).attempt(|| format!("open snapshot {number}"))
     }
 
     fn open_root(&self) -> Result<std::os::fd::OwnedFd> {
@@ -194,7 +194,11 @@ fn discard_orphans(root: &Root, index: &mut Index) -> Result<()> {
     loop {
         let is_orphan = |stored: &&Stored| {
             stored.record.kind == SnapshotKind::Layer
-                && stored.record.parent.as_ref().is_some_and(|key| !index.complete.contains_key(key))
+                && stored
+                    .record
+                    .parent
+                    .as_ref()
+                    .is_some_and(|key| !index.complete.contains_key(key))
         };
         let orphans: Vec<Stored> = index.complete.values().filter(is_orphan).cloned().collect();
         if orphans.is_empty() {
@@ -208,6 +212,12 @@ fn discard_orphans(root: &Root, index: &mut Index) -> Result<()> {
             index.complete.remove(&orphan.record.key);
         }
     }
+}
+
+/// What a removed snapshot takes, as far as its record tells.
+fn removed_usage(root: &Root, name: &str) -> Usage {
+    let record: Result<Record> = read_record(root, &Path::new(name).join(RECORD));
+    record.ok().and_then(|record| record.usage).unwrap_or_default()
 }
 
 fn put_aside(root: &Root, name: &str, number: &str) -> Result<()> {

@@ -4,8 +4,8 @@ use std::io::Read;
 
 use brig_linux::path::Root;
 
-use super::record::Record;
-use super::{Durability, RECORD, Snapshots, Usage, copy_root, open_files_of};
+use super::record::{Format, Record};
+use super::{Durability, RECORD, Snapshots, Usage, copy_root, image, open_files_of};
 use crate::durable::write_record;
 use crate::error::{Attempt, Result};
 use crate::layer::extract::{Applied, extract};
@@ -41,6 +41,7 @@ pub struct LayerWriter {
     usage: Usage,
     /// The archive has an entry for the top directory.
     root_described: bool,
+    applied: bool,
     committed: bool,
 }
 
@@ -57,18 +58,30 @@ impl LayerWriter {
             lower,
             usage,
             root_described: false,
+            applied: false,
             committed: false,
         }
     }
 
-    /// Writes an uncompressed layer archive. The reader is read to its end, also past the archive's own, so a reader
+    /// Writes an uncompressed layer archive; into an image only one. The reader is read to its end, also past the archive's own, so a reader
     /// that verifies a digest there has done so when this returns.
     ///
     /// # Errors
     /// `Integrity` for a malformed or hostile archive, `Exhausted` past a limit or on a full disk; the reader's own.
     pub fn apply(&mut self, reader: &mut dyn Read, options: &ApplyOptions) -> Result<Applied> {
-        let attempt = || format!("apply layer {}", self.record.key);
-        let root = self.directory.subroot("fs").attempt(attempt)?;
+        let applied = match self.record.format {
+            Format::Directory => self.extract(reader, &options.limits),
+            Format::Erofs => image::write(&self.directory, reader, &self.lower, &options.limits),
+        };
+        let applied = applied.attempt(|| format!("apply layer {}", self.record.key))?;
+        self.applied = true;
+        self.usage.bytes = self.usage.bytes.saturating_add(applied.size);
+        self.usage.inodes = self.usage.inodes.saturating_add(applied.entries);
+        Ok(applied)
+    }
+
+    fn extract(&mut self, reader: &mut dyn Read, limits: &Limits) -> Result<Applied> {
+        let root = self.directory.subroot("fs").attempt(|| "open the layer".into())?;
         let mut target = Target::Layer(LayerTarget {
             root: &root,
             lower: &self.lower,
@@ -76,12 +89,10 @@ impl LayerWriter {
             root_described: false,
             copied: Vec::new(),
         });
-        let applied = extract(reader, &mut target, &options.limits).attempt(attempt)?;
+        let applied = extract(reader, &mut target, limits)?;
         if let Target::Layer(layer) = &target {
             self.root_described |= layer.root_described;
         }
-        self.usage.bytes = self.usage.bytes.saturating_add(applied.size);
-        self.usage.inodes = self.usage.inodes.saturating_add(applied.entries);
         Ok(applied)
     }
 
@@ -90,16 +101,23 @@ impl LayerWriter {
     /// # Errors
     /// `NotFound` when the parent was not completed; the system's. A failed sync is final and the layer is removed.
     pub fn commit(mut self, durability: Durability) -> Result<()> {
+        if !self.applied {
+            // A layer without an archive is empty, whatever its form.
+            self.apply(&mut std::io::empty(), &ApplyOptions::default())?;
+        }
         let attempt = || format!("commit layer {}", self.record.key);
         let below = self.snapshots.await_paths(self.record.parent.as_ref()).attempt(attempt)?;
         if let Some(below) = below.first()
+            && self.record.format == Format::Directory
             && !self.root_described
         {
             copy_root(below, &self.directory).attempt(attempt)?;
         }
         self.record.usage = Some(self.usage);
         let durability = match durability {
-            Durability::Later if self.snapshots.mark_unsettled(&self.directory, &self.record)? => {
+            Durability::Later
+                if self.snapshots.mark_unsettled(&self.directory, &self.record)? =>
+            {
                 Durability::Later
             }
             _ => {

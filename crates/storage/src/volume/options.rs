@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use brig_linux::mount::{self, MountAttributes, attribute};
 use brig_linux::path::Root;
-use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use super::Volumes;
 use crate::error::{Attempt, Error, ErrorKind, Result};
+use crate::snapshot::is_mount_point;
 
 /// A parsed `type`/`device`/`o` triple.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,13 +126,9 @@ impl Volumes {
     }
 }
 
-/// Whether something is mounted at the volume's directory (statx(2), Linux 5.8).
+/// Whether something is mounted at the volume's directory.
 pub(super) fn is_mounted(volumes: &Root, name: &str) -> Result<bool> {
-    let attempt = || format!("look at volume {name}");
-    let data = volumes.resolve(Path::new(name).join("_data")).attempt(attempt)?;
-    let found = rustix::fs::statx(&data, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
-        .attempt(attempt)?;
-    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    is_mount_point(volumes, Path::new(name).join("_data"))
 }
 
 fn attribute_of(word: &str) -> Option<u64> {

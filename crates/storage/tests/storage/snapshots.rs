@@ -286,8 +286,7 @@ fn unsettled_layers_survive_a_restart_but_not_a_power_cut() {
     let path = directory.path().join("storage");
     let add = |storage: &Storage, name: &str, parent: Option<&str>| {
         let parent = parent.map(key);
-        let mut writer =
-            storage.snapshots().prepare_layer(&key(name), parent.as_ref()).unwrap();
+        let mut writer = storage.snapshots().prepare_layer(&key(name), parent.as_ref()).unwrap();
         writer.apply(&mut base().as_slice(), &ApplyOptions::default()).unwrap();
         writer.commit(Durability::Later).unwrap();
     };
