@@ -28,6 +28,7 @@ const PACKAGES: &[&str] = &[
     "dbus-daemon",
     "docker.io",
     "docker-registry",
+    "erofs-utils",
     "iproute2",
     "libseccomp-dev",
     "man-db",

@@ -12,6 +12,7 @@ mod check;
 mod describe;
 mod read_ahead;
 mod remove;
+mod sweeper;
 mod transfer;
 mod unpack;
 
@@ -25,6 +26,7 @@ use brig_images::{
     Descriptor, Digest, Image, Platform, PlatformChoice, Reference, Resolved, Store, archive,
 };
 use brig_storage::Storage;
+use sweeper::Sweeper;
 use tokio_util::task::TaskTracker;
 
 use crate::blocking;
@@ -120,10 +122,7 @@ struct Inner {
     unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// How many pulls are bringing each layer, by chain id.
     arriving: Mutex<HashMap<String, usize>>,
-    /// Held while removed snapshots are deleted.
-    sweeping: tokio::sync::Mutex<()>,
-    /// Somebody waits to do that.
-    sweep_queued: std::sync::atomic::AtomicBool,
+    sweeper: Sweeper,
     /// Held shared while images are being used for a new container, exclusively while layers are removed.
     removal: tokio::sync::RwLock<()>,
 }
@@ -149,7 +148,7 @@ impl Images {
         let client = Client::new(registry_config(config));
         let arriving = Mutex::default();
         let (unpacking, removal) = (Mutex::default(), tokio::sync::RwLock::default());
-        let (sweeping, sweep_queued) = Default::default();
+        let sweeper = Sweeper::default();
         Ok(Self(Arc::new(Inner {
             store,
             client,
@@ -159,8 +158,7 @@ impl Images {
             tasks,
             unpacking,
             arriving,
-            sweeping,
-            sweep_queued,
+            sweeper,
             removal,
         })))
     }

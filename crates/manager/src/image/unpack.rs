@@ -5,7 +5,6 @@
 //! pull this begins with the first bytes of each layer.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use brig_images::Image;
@@ -158,20 +157,9 @@ impl Images {
         });
     }
 
-    /// Deletes removed snapshots without making anybody wait. One runs at a time, and one more waits for it.
+    /// Deletes removed snapshots without making anybody wait.
     pub(crate) fn sweep_behind(&self) {
-        if self.0.sweep_queued.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let this = self.clone();
-        self.0.tasks.spawn(async move {
-            let _alone = this.0.sweeping.lock().await;
-            this.0.sweep_queued.store(false, Ordering::Release);
-            let swept = this.blocking(|this| Ok(this.0.storage.snapshots().sweep()?));
-            if let Err(error) = swept.await {
-                tracing::error!("delete removed layers: {}", error.report());
-            }
-        });
+        self.0.sweeper.sweep(self.0.storage.snapshots().clone());
     }
 
     /// Unpacks again what a power cut took away from under a container.

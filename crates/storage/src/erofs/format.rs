@@ -56,7 +56,8 @@ impl Inode {
         Self {
             layout: Layout::Plain,
             kind,
-            mode: attributes.mode,
+            // Links have no modes of their own.
+            mode: if kind == FileType::Symlink { 0o777 } else { attributes.mode },
             owner: (attributes.uid, attributes.gid),
             modified: attributes.modified,
             size: 0,

@@ -51,7 +51,7 @@ fn show(storage: &Storage, layer: &str) -> Vec<String> {
             header.gid().unwrap(),
             if is_now { "now".to_owned() } else { time.to_string() },
             entry.link_name_bytes().map(|name| name.escape_ascii().to_string()),
-            (header.device_major().unwrap(), header.device_minor().unwrap()),
+            (header.device_major().ok(), header.device_minor().ok()),
             content.len(),
             content.iter().fold(0_u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte)),
         ));
