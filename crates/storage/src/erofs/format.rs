@@ -11,8 +11,11 @@ use crate::tarball::{Attributes, Time};
 
 pub(super) const BLOCK_BITS: u8 = 12;
 pub(super) const BLOCK: u64 = 1 << BLOCK_BITS;
+/// The same for lengths in memory.
+pub(super) const BLOCK_BYTES: usize = 1 << BLOCK_BITS;
 /// Where an inode may stand; its number counts these from the start of the image.
 pub(super) const SLOT: u64 = 32;
+pub(super) const SLOT_BYTES: usize = 32;
 pub(super) const INODE_BYTES: usize = 64;
 /// Where the link count stands in an inode.
 pub(super) const LINKS_OFFSET: u64 = 44;
@@ -190,7 +193,7 @@ pub(super) fn directory_size<'a>(names: impl Iterator<Item = &'a [u8]>) -> u64 {
     let (mut blocks, mut used) = (0, 0);
     for name in names {
         let need = DIRENT_BYTES + name.len();
-        if used + need > BLOCK as usize {
+        if used + need > BLOCK_BYTES {
             (blocks, used) = (blocks + 1, 0);
         }
         used += need;
@@ -204,9 +207,9 @@ pub(super) fn encode_directory(entries: &[Dirent<'_>]) -> Vec<u8> {
     let (mut first, mut used) = (0, 0);
     for (at, entry) in entries.iter().enumerate() {
         let need = DIRENT_BYTES + entry.name.len();
-        if used + need > BLOCK as usize {
+        if used + need > BLOCK_BYTES {
             push_dirents(&mut bytes, &entries[first..at]);
-            bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
+            bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
             (first, used) = (at, 0);
         }
         used += need;
@@ -258,7 +261,7 @@ pub(super) fn superblock(root: u16, inodes: u64, blocks: u32) -> Vec<u8> {
     bytes.resize(SUPERBLOCK_BYTES, 0);
     let mut block = vec![0; SUPERBLOCK_OFFSET];
     block.extend(bytes);
-    block.resize(BLOCK as usize, 0);
+    block.resize(BLOCK_BYTES, 0);
     let checksum = crc32c(&block[SUPERBLOCK_OFFSET..]);
     block[SUPERBLOCK_OFFSET + 4..SUPERBLOCK_OFFSET + 8].copy_from_slice(&checksum.to_le_bytes());
     block

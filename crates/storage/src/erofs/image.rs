@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::FileType;
 
-use super::format::{BLOCK, INODE_BYTES, Inode, LINKS_OFFSET, Layout, SLOT};
+use super::format::{BLOCK, BLOCK_BYTES, Inode, LINKS_OFFSET, Layout, SLOT, SLOT_BYTES};
 use crate::error::{Attempt, Result};
 use crate::tarball::{Attributes, over_limit, sparse::Piece};
 
@@ -85,7 +85,7 @@ impl ImageWriter {
 
     fn content(&mut self, mut inode: Inode, reader: &mut dyn Read) -> Result<u64> {
         let end = usize::try_from(inode.size % BLOCK).unwrap_or(0);
-        let is_inline = end > 0 && inode.length() + end <= BLOCK as usize;
+        let is_inline = end > 0 && inode.length() + end <= BLOCK_BYTES;
         let whole = if is_inline { inode.size - end as u64 } else { inode.size };
         if whole > 0 {
             let offset = self.allocate(whole.div_ceil(BLOCK))?;
@@ -96,7 +96,7 @@ impl ImageWriter {
             return self.inode(inode, &[]);
         }
         inode.layout = Layout::Inline;
-        let mut bytes = [0; BLOCK as usize];
+        let mut bytes = [0; BLOCK_BYTES];
         reader.read_exact(&mut bytes[..end]).attempt(|| "read the end of a file".into())?;
         self.inode(inode, &bytes[..end])
     }
@@ -111,15 +111,14 @@ impl ImageWriter {
         inode.number = self.inodes;
         let mut bytes = inode.encode();
         bytes.extend(end);
-        if bytes.len() > BLOCK as usize {
+        if bytes.len() > BLOCK_BYTES {
             // Only many attributes take so much; they may cross blocks, ends of contents may not and are not here.
             let offset = self.allocate((bytes.len() as u64).div_ceil(BLOCK))?;
             self.write(offset, &bytes)?;
             return Ok(offset / SLOT);
         }
         // The fullest block that has room.
-        let room =
-            |block: &OpenBlock| (BLOCK as usize).checked_sub(block.bytes.len() + bytes.len());
+        let room = |block: &OpenBlock| BLOCK_BYTES.checked_sub(block.bytes.len() + bytes.len());
         let fitting = (0..self.open.len()).filter_map(|at| Some((room(&self.open[at])?, at))).min();
         let at = match fitting {
             Some((_, at)) => at,
@@ -128,8 +127,8 @@ impl ImageWriter {
         let block = &mut self.open[at];
         let offset = block.offset + block.bytes.len() as u64;
         block.bytes.extend(bytes);
-        block.bytes.resize(block.bytes.len().next_multiple_of(SLOT as usize), 0);
-        if block.bytes.len() + ROOM_MIN > BLOCK as usize {
+        block.bytes.resize(block.bytes.len().next_multiple_of(SLOT_BYTES), 0);
+        if block.bytes.len() + ROOM_MIN > BLOCK_BYTES {
             self.close(at)?;
         }
         Ok(offset / SLOT)
@@ -142,7 +141,7 @@ impl ImageWriter {
             self.close(fullest.unwrap_or(0))?;
         }
         let offset = self.allocate(1)?;
-        self.open.push(OpenBlock { offset, bytes: Vec::with_capacity(BLOCK as usize) });
+        self.open.push(OpenBlock { offset, bytes: Vec::with_capacity(BLOCK_BYTES) });
         Ok(self.open.len() - 1)
     }
 
@@ -205,8 +204,6 @@ pub(super) fn block_number(offset: u64) -> Result<u32> {
     u32::try_from(offset / BLOCK).map_err(|_| over_limit("an EROFS image of 16 TiB"))
 }
 
-const _: () = assert!(INODE_BYTES % SLOT as usize == 0);
-
 /// The file, with a buffer for what is written one after the other. What lies before the buffer is written at once.
 struct Output {
     file: File,
@@ -240,10 +237,10 @@ impl Output {
 
     /// Makes `offset` the place where the buffer goes on. A small gap is filled, a large one becomes a hole.
     fn seek(&mut self, offset: u64) -> io::Result<()> {
-        let gap = offset.saturating_sub(self.end());
-        if gap > 0 && gap <= BLOCK && self.filled + gap as usize <= self.buffer.len() {
-            self.buffer[self.filled..self.filled + gap as usize].fill(0);
-            self.filled += gap as usize;
+        let gap = usize::try_from(offset.saturating_sub(self.end())).unwrap_or(usize::MAX);
+        if gap > 0 && gap <= BLOCK_BYTES && self.filled + gap <= self.buffer.len() {
+            self.buffer[self.filled..self.filled + gap].fill(0);
+            self.filled += gap;
         } else if offset != self.end() {
             self.flush()?;
             self.start = offset;

@@ -5,7 +5,8 @@ use std::fs::File;
 use rustix::fs::FileType;
 
 use super::format::{
-    BLOCK, Dirent, Inode, Layout, SLOT, directory_size, encode_directory, encode_xattrs,
+    BLOCK, BLOCK_BYTES, Dirent, Inode, Layout, SLOT, directory_size, encode_directory,
+    encode_xattrs,
 };
 use super::image::{ROOT_OFFSET, block_number};
 use super::tree::{Directory, DirectoryId, ImageTree, Node, ROOT};
@@ -112,7 +113,7 @@ fn inline_start(inode: &Inode) -> usize {
     let size = usize::try_from(inode.size).unwrap_or(usize::MAX);
     match inode.layout {
         Layout::Plain => size,
-        Layout::Inline => size - size % BLOCK as usize,
+        Layout::Inline => size - size % BLOCK_BYTES,
     }
 }
 
