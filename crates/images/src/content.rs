@@ -25,8 +25,8 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::Descriptor;
 use crate::{Error, ErrorKind, Result};
 
-pub use upload::Upload;
 use arrival::{Arrivals, Arriving, Growing};
+pub use upload::Upload;
 
 /// Read access to the blobs of a [`Store`](crate::Store). Writing goes through a [`Lease`](crate::Lease).
 #[derive(Clone, Debug)]

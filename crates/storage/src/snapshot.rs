@@ -60,7 +60,7 @@ pub use settle::Durability;
 pub use writer::{ApplyOptions, LayerWriter};
 
 use record::Record;
-use settle::UnsettledNumbers;
+use settle::Unsettled;
 
 const NEW: &str = "new-";
 const REMOVING: &str = "removing-";
@@ -80,6 +80,8 @@ struct Shared {
     format: Format,
     /// Held while an image is mounted, so that it is mounted once.
     mounting: Mutex<()>,
+    /// Held while layers are made durable, since a write error is told once.
+    settling: Mutex<()>,
     index: Mutex<Index>,
     /// Told when a preparation ends, one way or the other.
     changed: Condvar,
@@ -90,7 +92,7 @@ struct Index {
     complete: HashMap<SnapshotKey, Stored>,
     /// Keys in preparation, so that neither they nor their parents are taken or removed meanwhile.
     preparing: HashMap<SnapshotKey, Preparing>,
-    unsettled: UnsettledNumbers,
+    unsettled: Unsettled,
     /// What removed snapshots take until they are swept, by their numbers.
     removing: HashMap<u64, Usage>,
     next: u64,
@@ -145,13 +147,9 @@ impl Snapshots {
     ) -> Result<LayerWriter> {
         let number = self.reserve(key, parent, SnapshotKind::Layer)?;
         let record = Record::new(key, parent, SnapshotKind::Layer, self.shared.format);
-        match self.create(number, &record) {
-            Ok(directory) => Ok(LayerWriter::new(self.clone(), number, record, directory)),
-            Err(error) => {
-                self.abandon(key, number);
-                Err(error)
-            }
-        }
+        self.create(number, &record)
+            .and_then(|directory| LayerWriter::new(self.clone(), number, record, directory))
+            .inspect_err(|_| self.abandon(key, number))
     }
 
     /// Creates the writable layer of a container.
@@ -169,7 +167,7 @@ impl Snapshots {
                 .create_dir("work", Mode::from_raw_mode(0o700))
                 .attempt(|| "create the work directory".into())?;
             write_record(&directory, RECORD, &record)?;
-            self.complete(number, record, Durability::Now)
+            self.complete(number, record, None)
         });
         made.inspect_err(|_| self.abandon(key, number))
             .attempt(|| format!("prepare container snapshot {key}"))
@@ -408,20 +406,18 @@ impl Snapshots {
         Ok(directory)
     }
 
-    /// Gives a prepared directory its final name.
-    fn complete(&self, number: u64, record: Record, durability: Durability) -> Result<()> {
+    /// Gives a prepared directory its final name. With a witness ([`settle`]) it is not durable yet.
+    fn complete(&self, number: u64, record: Record, unsettled: Option<Arc<OwnedFd>>) -> Result<()> {
         let attempt = || format!("complete snapshot {}", record.key);
         self.shared
             .root
             .rename(format!("{NEW}{number}"), number.to_string(), RenameFlags::NOREPLACE)
             .attempt(attempt)?;
-        if durability == Durability::Now {
+        if unsettled.is_none() {
             sync_directory(&self.shared.root).attempt(attempt)?;
         }
         let mut index = self.index();
-        if durability == Durability::Later {
-            index.unsettled.insert(number);
-        }
+        index.unsettled.extend(unsettled.map(|witness| (number, witness)));
         index.preparing.remove(&record.key);
         index.complete.insert(record.key.clone(), Stored { number, record });
         self.shared.changed.notify_all();

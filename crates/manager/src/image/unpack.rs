@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::Images;
 use super::read_ahead::read_ahead;
-use crate::blocking;
+use crate::blocking::StreamPlace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metadata::ContainerRecord;
 use crate::stream::{Progress, ProgressSender};
@@ -86,6 +86,8 @@ impl Images {
                 }
             }
             let place = Arc::clone(&places).acquire_owned().await.map_err(closed)?;
+            // Before the locks: a layer only waits for one that has its place already.
+            let stream = StreamPlace::take().await?;
             let alone = self.lock_of(chain_id).lock_owned().await;
             let key = SnapshotKey::parse(chain_id.clone())?;
             if self.0.storage.snapshots().exists(&key) {
@@ -101,14 +103,11 @@ impl Images {
             });
             let layer = Layer { image: Arc::clone(image), index, writer: writer.await? };
             let (this, hold) = (self.clone(), Hold { _alone: alone, _place: place });
-            tasks.spawn(async move {
-                blocking::run(move || {
-                    let unpacked = this.unpack_layer(layer);
-                    drop(hold);
-                    unpacked.map(|()| index)
-                })
-                .await
-            });
+            tasks.spawn(stream.run(move || {
+                let unpacked = this.unpack_layer(layer);
+                drop(hold);
+                unpacked.map(|()| index)
+            }));
         }
         let mut failure: Option<Error> = None;
         while let Some(done) = tasks.join_next().await {

@@ -5,15 +5,16 @@
 //! [`Snapshots::settle`] syncs all such layers with one call and gives them their records. A layer found without a
 //! record in a later boot may have lost files in a power cut, so it is put aside as a whole.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use brig_linux::path::Root;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
-use super::record::Record;
+use super::record::{Record, SnapshotKey};
 use super::{Format, Index, NEW, RECORD, REMOVING, Shared, SnapshotKind, Snapshots, Stored, Usage};
 use crate::durable::{private_directory, read_record, sync_directory, write_record};
 use crate::error::{Attempt, ErrorKind, Result};
@@ -33,7 +34,7 @@ pub enum Durability {
 
 /// `unsettled.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct Unsettled {
+struct UnsettledRecord {
     /// The kernel's boot id when the files were written.
     boot: String,
     /// A sync failed: the files are what the page cache has, but will never be known to be on disk.
@@ -80,7 +81,7 @@ impl Snapshots {
             let record = match opened {
                 Opened::Durable(record) | Opened::Lost(record) => record,
                 Opened::Unsettled(record) => {
-                    index.unsettled.insert(number);
+                    index.unsettled.insert(number, witness(&root)?);
                     record
                 }
                 Opened::Discard => {
@@ -93,8 +94,9 @@ impl Snapshots {
         }
         discard_orphans(&root, &mut index)?;
         let path = storage_path.join("snapshots");
-        let (index, mounting, changed) = (Mutex::new(index), Mutex::new(()), Condvar::new());
-        let shared = Shared { root, path, format, mounting, index, changed };
+        let (index, mounting, settling) = (Mutex::new(index), Mutex::new(()), Mutex::new(()));
+        let changed = Condvar::new();
+        let shared = Shared { root, path, format, mounting, settling, index, changed };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -103,30 +105,40 @@ impl Snapshots {
     /// # Errors
     /// The system's. After a failed sync the layers stay usable until the machine stops, and are discarded then.
     pub fn settle(&self) -> Result<()> {
-        let pending: Vec<Stored> = {
+        let _alone = self.shared.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending: Vec<(Stored, Arc<OwnedFd>)> = {
             let index = self.index();
-            let mut stored = index.complete.values();
-            let all = stored.by_ref().filter(|stored| index.unsettled.contains(&stored.number));
-            all.cloned().collect()
-        };
-        if pending.is_empty() {
-            return Ok(());
-        }
-        // syncfs(2) reports write errors of the filesystem since Linux 5.8, once: it is never asked twice for the same.
-        let synced = rustix::fs::syncfs(&self.open_root()?);
-        for stored in &pending {
-            self.index().unsettled.remove(&stored.number);
-            let written = match synced {
-                Ok(()) => self.settle_one(stored),
-                Err(_) => self.write_unsettled(stored, true),
+            let of = |stored: &Stored| {
+                Some((stored.clone(), Arc::clone(index.unsettled.get(&stored.number)?)))
             };
+            index.complete.values().filter_map(of).collect()
+        };
+        let mut failed = None;
+        for (stored, witness) in pending {
+            // The first call writes everything, the others only look for errors.
+            let synced = rustix::fs::syncfs(&witness);
+            let written = match synced {
+                Ok(()) => self.settle_one(&stored),
+                Err(errno) => {
+                    failed = Some(errno);
+                    self.write_unsettled(&stored, true)
+                }
+            };
+            self.index().unsettled.remove(&stored.number);
             match written {
                 // Removed meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 other => other.attempt(|| format!("settle snapshot {}", stored.record.key))?,
             }
         }
-        synced.attempt(|| "sync the layers to disk".into())
+        failed.map_or(Ok(()), Err).attempt(|| "sync the layers to disk".into())
+    }
+
+    /// Whether a layer or one below it is not durable yet.
+    pub(super) fn is_unsettled(&self, key: Option<&SnapshotKey>) -> Result<bool> {
+        let index = self.index();
+        let chain = index.chain(key)?;
+        Ok(chain.iter().any(|stored| index.unsettled.contains_key(&stored.number)))
     }
 
     fn settle_one(&self, stored: &Stored) -> Result<()> {
@@ -141,30 +153,31 @@ impl Snapshots {
     /// Notes that a layer is complete but not on disk; `false` where no boot can be told from another.
     pub(super) fn mark_unsettled(&self, directory: &Root, record: &Record) -> Result<bool> {
         let Some(boot) = boot_id() else { return Ok(false) };
-        let mark = Unsettled { boot, lost: false, record: record.clone() };
+        let mark = UnsettledRecord { boot, lost: false, record: record.clone() };
         write_unsynced(directory, &mark)?;
         Ok(true)
     }
 
     fn write_unsettled(&self, stored: &Stored, lost: bool) -> Result<()> {
         let boot = boot_id().unwrap_or_default();
-        let mark = Unsettled { boot, lost, record: stored.record.clone() };
+        let mark = UnsettledRecord { boot, lost, record: stored.record.clone() };
         write_unsynced(&self.open_directory(stored.number)?, &mark)
     }
 
     fn open_directory(&self, number: u64) -> Result<Root> {
         self.shared.root.subroot(number.to_string()).attempt(|| format!("open snapshot {number}"))
     }
-
-    fn open_root(&self) -> Result<std::os::fd::OwnedFd> {
-        self.shared
-            .root
-            .open_beneath("", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
-            .attempt(|| "open the snapshots".into())
-    }
 }
 
-fn write_unsynced(directory: &Root, mark: &Unsettled) -> Result<()> {
+/// A file of the filesystem that layers are on. Since Linux 5.8 syncfs(2) on it reports the write errors of the whole
+/// filesystem since it was opened, once, whoever else has been told of them.
+pub(super) fn witness(directory: &Root) -> Result<Arc<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let opened = directory.open_beneath("", flags, Mode::empty());
+    opened.map(Arc::new).attempt(|| "open a directory to sync".into())
+}
+
+fn write_unsynced(directory: &Root, mark: &UnsettledRecord) -> Result<()> {
     let attempt = || "mark a layer as unsettled".to_owned();
     let text = serde_json::to_vec(mark).map_err(std::io::Error::from).attempt(attempt)?;
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW;
@@ -180,7 +193,7 @@ fn read(root: &Root, name: &str, boot: Option<&str>) -> Result<Opened> {
         Err(error) => return Err(error),
     }
     // After a power cut this file may be missing, empty or cut short, like any other.
-    let Ok(mark) = read_record::<Unsettled>(root, &Path::new(name).join(UNSETTLED)) else {
+    let Ok(mark) = read_record::<UnsettledRecord>(root, &Path::new(name).join(UNSETTLED)) else {
         return Ok(Opened::Discard);
     };
     if boot != Some(mark.boot.as_str()) {
@@ -233,5 +246,5 @@ fn boot_id() -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// The numbers of layers that are complete but not known to be on disk.
-pub(super) type UnsettledNumbers = BTreeSet<u64>;
+/// Layers that are complete but not known to be on disk, by number, each with a file opened before it was written.
+pub(super) type Unsettled = BTreeMap<u64, Arc<OwnedFd>>;

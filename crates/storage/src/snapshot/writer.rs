@@ -1,11 +1,13 @@
 //! A layer being written.
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use brig_linux::path::Root;
 
 use super::record::{Format, Record};
-use super::{Durability, RECORD, Snapshots, Usage, copy_root, image, open_files_of};
+use super::{Durability, RECORD, Snapshots, Usage, copy_root, image, settle};
 use crate::durable::write_record;
 use crate::error::{Attempt, Result};
 use crate::layer::extract::{Applied, extract};
@@ -37,6 +39,8 @@ pub struct LayerWriter {
     number: u64,
     record: Record,
     directory: Root,
+    /// Opened before anything is written, so that it is told of every write error.
+    witness: Arc<OwnedFd>,
     lower: LowerLayers,
     usage: Usage,
     /// The archive has an entry for the top directory.
@@ -46,25 +50,32 @@ pub struct LayerWriter {
 }
 
 impl LayerWriter {
-    pub(super) fn new(snapshots: Snapshots, number: u64, record: Record, directory: Root) -> Self {
+    pub(super) fn new(
+        snapshots: Snapshots,
+        number: u64,
+        record: Record,
+        directory: Root,
+    ) -> Result<Self> {
+        let witness = settle::witness(&directory)?;
         let (below, parent) = (snapshots.clone(), record.parent.clone());
         let lower = LowerLayers::deferred(move || below.await_paths(parent.as_ref()));
         let usage = Usage::default();
-        Self {
+        Ok(Self {
             snapshots,
             number,
             record,
             directory,
+            witness,
             lower,
             usage,
             root_described: false,
             applied: false,
             committed: false,
-        }
+        })
     }
 
-    /// Writes an uncompressed layer archive; into an image only one. The reader is read to its end, also past the archive's own, so a reader
-    /// that verifies a digest there has done so when this returns.
+    /// Writes an uncompressed layer archive; into an image only one. The reader is read to its end, also past the
+    /// archive's own, so a reader that verifies a digest there has done so when this returns.
     ///
     /// # Errors
     /// `Integrity` for a malformed or hostile archive, `Exhausted` past a limit or on a full disk; the reader's own.
@@ -114,20 +125,20 @@ impl LayerWriter {
             copy_root(below, &self.directory).attempt(attempt)?;
         }
         self.record.usage = Some(self.usage);
-        let durability = match durability {
-            Durability::Later
-                if self.snapshots.mark_unsettled(&self.directory, &self.record)? =>
-            {
-                Durability::Later
+        let is_later = durability == Durability::Later
+            && self.snapshots.mark_unsettled(&self.directory, &self.record)?;
+        let unsettled = if is_later {
+            Some(Arc::clone(&self.witness))
+        } else {
+            let parent = self.record.parent.as_ref();
+            if self.snapshots.is_unsettled(parent)? {
+                self.snapshots.settle().attempt(attempt)?;
             }
-            _ => {
-                // syncfs(2) reports write errors of the filesystem since Linux 5.8.
-                rustix::fs::syncfs(open_files_of(&self.directory)?).attempt(attempt)?;
-                write_record(&self.directory, RECORD, &self.record)?;
-                Durability::Now
-            }
+            rustix::fs::syncfs(&self.witness).attempt(attempt)?;
+            write_record(&self.directory, RECORD, &self.record)?;
+            None
         };
-        self.snapshots.complete(self.number, self.record.clone(), durability)?;
+        self.snapshots.complete(self.number, self.record.clone(), unsettled)?;
         self.committed = true;
         Ok(())
     }
