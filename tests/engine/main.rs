@@ -3,6 +3,7 @@
 
 mod crash;
 mod docker_cli;
+mod layers;
 mod limits;
 mod network;
 mod run;

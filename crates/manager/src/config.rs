@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use brig_storage::Format;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -59,6 +60,8 @@ pub struct Config {
     pub stop_timeout_seconds: u32,
     /// Name of this machine in `info`; the kernel's node name when absent.
     pub node_name: Option<String>,
+    /// How the layers of images are kept from now on; those that are there stay as they are.
+    pub snapshotter: Format,
     /// Search path for helper programs, colon-separated, as the caller's environment has it.
     pub path: String,
 }
@@ -118,6 +121,7 @@ impl Config {
             labels: Vec::new(),
             stop_timeout_seconds: 10,
             node_name: None,
+            snapshotter: Format::Directory,
             path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
         }
     }
@@ -172,6 +176,12 @@ impl Config {
         self.bridge_address = bridge_address.clone().or_else(|| self.bridge_address.take());
         if let Some(size) = &file.shm_size {
             self.shm_size_bytes = parse_size(size)?;
+        }
+        if let Some(snapshotter) = file.snapshotter {
+            self.snapshotter = match snapshotter {
+                Snapshotter::Overlay => Format::Directory,
+                Snapshotter::Erofs => Format::Erofs,
+            };
         }
         if let Some(log) = file.log {
             set(&mut self.log.driver, &log.driver);
@@ -263,6 +273,14 @@ struct File {
     dns_search: Option<Vec<String>>,
     labels: Option<Vec<String>>,
     stop_timeout_seconds: Option<u32>,
+    snapshotter: Option<Snapshotter>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Snapshotter {
+    Overlay,
+    Erofs,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -298,9 +316,10 @@ mod tests {
     fn a_file_overrides_what_it_names_and_nothing_else() {
         let mut config = Config::new("/r", "/s");
         config
-            .apply("bridge = 'br9'\nshm-size = '1m'\n[log]\ndriver = 'none'\n[default-ulimits]\nnofile = { soft = 1, hard = 2 }")
+            .apply("bridge = 'br9'\nsnapshotter = 'erofs'\nshm-size = '1m'\n[log]\ndriver = 'none'\n[default-ulimits]\nnofile = { soft = 1, hard = 2 }")
             .expect("good settings");
         assert_eq!(config.bridge, "br9");
+        assert_eq!(config.snapshotter, Format::Erofs);
         assert_eq!(config.shm_size_bytes, 1 << 20);
         assert_eq!(config.log.driver, "none");
         assert_eq!(config.default_ulimits["nofile"], Ulimit { soft: 1, hard: 2 });

@@ -43,7 +43,7 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Engine>> {
         check_format(&again.root)?;
         // First of all: its lock tells a second engine on this root to go away.
         let metadata = Metadata::open(&again.root.join("metadata.redb"))?;
-        let storage = Storage::open(again.root.join("storage"))?;
+        let storage = Storage::open_with(again.root.join("storage"), again.snapshotter)?;
         write_format(&again.root)?;
         Ok((metadata, Arc::new(storage), engine_id(&again.root)?))
     })

@@ -25,7 +25,7 @@ use brig_images::registry::{self, Client};
 use brig_images::{
     Descriptor, Digest, Image, Platform, PlatformChoice, Reference, Resolved, Store, archive,
 };
-use brig_storage::Storage;
+use brig_storage::{Format, Storage};
 use sweeper::Sweeper;
 use tokio_util::task::TaskTracker;
 
@@ -170,6 +170,14 @@ impl Images {
     ) -> Result<T> {
         let this = self.clone();
         blocking::run(move || call(&this)).await
+    }
+
+    /// What docker calls the storage driver, after the form of new layers.
+    pub(crate) fn driver(&self) -> &'static str {
+        match self.0.storage.snapshots().format() {
+            Format::Erofs => "erofs",
+            _ => "overlayfs",
+        }
     }
 
     fn publish(&self, action: &str, id: &str, name: &str) {

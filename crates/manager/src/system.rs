@@ -67,7 +67,7 @@ impl System {
                 matches!(phase, Phase::Created | Phase::Exited | Phase::Dead | Phase::Removing)
             }),
             images: i64::try_from(images).ok(),
-            driver: Some("overlayfs".into()),
+            driver: Some(self.shared.images.driver().into()),
             driver_status: Some(Vec::new()),
             docker_root_dir: Some(config.root.display().to_string()),
             plugins: Some(plugins()),

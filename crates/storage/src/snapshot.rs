@@ -173,6 +173,12 @@ impl Snapshots {
             .attempt(|| format!("prepare container snapshot {key}"))
     }
 
+    /// The form of new layers.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.shared.format
+    }
+
     /// Whether a complete snapshot has this key.
     #[must_use]
     pub fn exists(&self, key: &SnapshotKey) -> bool {

@@ -24,7 +24,7 @@ pub use crate::api::Answer;
 use crate::cgroups;
 use crate::holder::{HOLD, Holder};
 pub use background::Background;
-pub use image::{busybox, pack_busybox};
+pub use image::{busybox, busybox_layer, pack_busybox, pack_image};
 pub use peer::Peer;
 pub use registry::Registry;
 pub use terminal::Terminal;

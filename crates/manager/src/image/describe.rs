@@ -154,7 +154,7 @@ pub(super) fn inspect(images: &Images, text: &str) -> Result<ImageInspect> {
     let references = images.names_of(&resolved.target.digest)?;
     let named = Named { target: resolved.target, references, image };
     let config = &named.image.config;
-    let data = HashMap::from([("Snapshotter".to_owned(), "overlayfs".to_owned())]);
+    let data = HashMap::from([("Snapshotter".to_owned(), images.driver().to_owned())]);
     Ok(ImageInspect {
         id: Some(named.image.id.to_string()),
         descriptor: Some(descriptor(&named.target)),
@@ -176,7 +176,7 @@ pub(super) fn inspect(images: &Images, text: &str) -> Result<ImageInspect> {
         os: Some(named.image.platform.os.clone()),
         os_version: named.image.platform.os_version.clone(),
         size: Some(size(images, &named.image)),
-        graph_driver: Some(DriverData { name: "overlayfs".into(), data }),
+        graph_driver: Some(DriverData { name: images.driver().into(), data }),
         root_fs: Some(ImageInspectRootFs {
             typ: "layers".into(),
             layers: Some(named.image.diff_ids.iter().map(ToString::to_string).collect()),

@@ -1,4 +1,4 @@
-//! A small image around busybox.
+//! Images for tests: busybox, and whatever layers a test has.
 
 use std::fs;
 use std::io::Write as _;
@@ -16,6 +16,15 @@ pub fn busybox() -> Option<PathBuf> {
 /// # Panics
 /// busybox-static is not installed, or the archive cannot be written.
 pub fn pack_busybox(archive: &Path) {
+    pack_image(archive, "busybox", &[busybox_layer()]);
+}
+
+/// A layer with busybox and its applets.
+///
+/// # Panics
+/// busybox-static is not installed.
+#[must_use]
+pub fn busybox_layer() -> Vec<u8> {
     let busybox = busybox().unwrap();
     let applets = Command::new(&busybox).arg("--list").output().unwrap().stdout;
     let mut layer = tar::Builder::new(Vec::new());
@@ -46,20 +55,32 @@ pub fn pack_busybox(archive: &Path) {
     {
         add(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, b"", Some("busybox"));
     }
-    let layer = layer.into_inner().unwrap();
-    let digest = sha256(&layer);
-    let config = format!(
-        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/bin"],"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#,
-        if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
-    );
-    let manifest =
-        br#"[{"Config":"config.json","RepoTags":["busybox:latest"],"Layers":["layer.tar"]}]"#;
+    layer.into_inner().unwrap()
+}
+
+/// Packs layers, the lowest first, as an image in the form `docker save` writes.
+///
+/// # Panics
+/// The archive cannot be written.
+pub fn pack_image(archive: &Path, name: &str, layers: &[Vec<u8>]) {
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let diff_ids: Vec<String> =
+        layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
+    let config = serde_json::json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"] },
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    });
+    let names: Vec<String> = (0..layers.len()).map(|at| format!("layer{at}.tar")).collect();
+    let manifest = serde_json::json!([
+        { "Config": "config.json", "RepoTags": [format!("{name}:latest")], "Layers": names }
+    ]);
+    let documents = [("manifest.json", manifest.to_string()), ("config.json", config.to_string())];
+    let documents = documents.iter().map(|(name, text)| (*name, text.as_bytes()));
+    let layers = names.iter().map(String::as_str).zip(layers.iter().map(Vec::as_slice));
     let mut outer = tar::Builder::new(fs::File::create(archive).unwrap());
-    for (name, data) in [
-        ("manifest.json", &manifest[..]),
-        ("config.json", config.as_bytes()),
-        ("layer.tar", &layer),
-    ] {
+    for (name, data) in documents.chain(layers) {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(data.len() as u64);
