@@ -15,7 +15,7 @@ struct Containerd(Host);
 
 impl Containerd {
     fn start(test: &str) -> Option<Self> {
-        let host = Host::start(test, &["containerd", "ctr"])?;
+        let host = Host::start(test, &["containerd", "ctr", "runc"])?;
         let root = host.text("containerd");
         let config = format!(
             "version = 2\nroot = {root:?}\nstate = \"/run/containerd\"\n\
@@ -184,12 +184,9 @@ fn a_container_outlives_containerd_and_its_exit_code_waits() {
     containerd.0.kill_daemon();
 }
 
-#[test]
-fn containerd_s_own_shim_drives_our_runtime() {
-    let Some(mut containerd) = Containerd::start("runc-shim") else { return };
-    containerd.record_events("events");
-    let runtime = containerd.0.text("bin/brig-runtime");
-    let binary = ["--runc-binary", &*runtime];
+/// Runs what there is to see of a runtime program below the shim for runc.
+fn drive(containerd: &Containerd, program: &str) {
+    let binary = ["--runc-binary", program];
     let words = [&["run", "--rm"], &binary[..], &[IMAGE, "five", "sh", "-c", "exit 5"]].concat();
     assert_eq!(containerd.ctr(&words).code, Some(5));
     let tty = [&["ctr", "run", "--rm", "--tty"], &binary[..], &[IMAGE, "tty", "tty"]].concat();
@@ -204,14 +201,46 @@ fn containerd_s_own_shim_drives_our_runtime() {
     let metrics = containerd.ctr(&["task", "metrics", "long"]).success();
     assert!(metrics.contains("pids.current"), "{metrics}");
     assert_eq!(containerd.ctr(&["task", "ps", "long"]).success().lines().count(), 2);
-    containerd.remove("long");
+}
+
+/// A container that needs more memory than it may have.
+fn exhaust(containerd: &Containerd, program: &str, id: &str) {
     let script = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
-    let hungry = [
-        &["run", "--rm", "--memory-limit", "8388608"],
-        &binary[..],
-        &[IMAGE, "hungry", "sh", "-c", script],
-    ];
-    assert_eq!(containerd.ctr(&hungry.concat()).code, Some(137));
-    let _ = containerd.event("events", "/tasks/oom ", "hungry");
+    let limit = ["run", "--rm", "--memory-limit", "8388608", "--runc-binary", program];
+    let hungry = [&limit[..], &[IMAGE, id, "sh", "-c", script]].concat();
+    assert_eq!(containerd.ctr(&hungry).code, Some(137));
+    let _ = containerd.event("events", "/tasks/oom ", id);
+}
+
+#[test]
+fn containerd_s_own_shim_drives_our_runtime() {
+    let Some(mut containerd) = Containerd::start("runc-shim") else { return };
+    containerd.record_events("events");
+    let program = containerd.0.text("bin/brig-runtime");
+    drive(&containerd, &program);
+    containerd.remove("long");
+    exhaust(&containerd, &program, "hungry");
+    containerd.0.kill_daemon();
+}
+
+#[test]
+fn our_shim_in_the_place_of_runc_s_drives_runc_and_our_runtime() {
+    let Some(mut containerd) = Containerd::start("in-place") else { return };
+    // ctr offers runc's options for runc's shim only, which containerd looks for by PATH.
+    let ours = containerd.0.path("bin/containerd-shim-brig-v1");
+    std::os::unix::fs::symlink(ours, containerd.0.path("bin/containerd-shim-runc-v2")).unwrap();
+    containerd.record_events("events");
+    let our_runtime = containerd.0.text("bin/brig-runtime");
+    for (program, hungry) in [("runc", "hungry"), (&*our_runtime, "hungrier")] {
+        drive(&containerd, program);
+        let programs = "for each in /proc/[0-9]*; do readlink $each/exe; done; :";
+        let programs = containerd.0.run(&["sh", "-c", programs]).success();
+        assert!(programs.contains("containerd-shim-brig-v1"), "{programs}");
+        containerd.remove("long");
+        exhaust(&containerd, program, hungry);
+    }
+    let missing = ["run", "--rm", "--runc-binary", "/no/such/runtime", IMAGE, "none", "true"];
+    let missing = containerd.ctr(&missing);
+    assert!(missing.stderr.contains("/no/such/runtime"), "{missing:?}");
     containerd.0.kill_daemon();
 }

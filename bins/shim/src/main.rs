@@ -21,6 +21,8 @@ mod arguments;
 mod client;
 mod connection;
 mod diagnostics;
+mod external;
+mod group;
 mod identity;
 mod log;
 mod metrics;

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use brig_runtime::cgroup::{Cgroup, Hierarchies};
 use brig_runtime::{
     Console, Container, ContainerId, CreateOptions, ErrorKind, ExecOptions, KillScope, RootfsMount,
     Runtime, Stdio,
@@ -14,6 +15,7 @@ use brig_shim_protocol::types::{Any, Empty, Mount, ProcessInfo};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::external::External;
 use crate::metrics;
 use crate::operation::{Outcome, Reply};
 
@@ -31,6 +33,15 @@ pub(crate) struct Settings {
     /// Keep the session keyring.
     #[serde(default)]
     pub(crate) no_new_keyring: bool,
+    /// An external runtime program; empty is the one that is linked in.
+    #[serde(default)]
+    pub(crate) binary: String,
+    /// What comes before the external runtime's own words.
+    #[serde(default)]
+    pub(crate) arguments: Vec<String>,
+    /// The bundle that holds these settings.
+    #[serde(skip)]
+    pub(crate) bundle: PathBuf,
 }
 
 impl Settings {
@@ -42,7 +53,14 @@ impl Settings {
     }
 
     fn container(&self, id: &str) -> Result<Container, Status> {
-        self.runtime().container(&parse_id(id)?).map_err(status)
+        self.runtime().container(&parse_id(id)?).map_err(|error| status(&error))
+    }
+
+    fn cgroup(&self, id: &str) -> Result<Cgroup, Status> {
+        match External::of(self, id) {
+            Some(external) => external.cgroup(),
+            None => self.container(id)?.cgroup().map_err(|error| status(&error)),
+        }
     }
 }
 
@@ -56,9 +74,27 @@ pub(crate) struct Create<'a> {
     pub(crate) watch_memory: bool,
 }
 
+/// Moves the shim into a cgroup that is there already.
+pub(crate) fn join_cgroup(path: &str) -> Result<(), Status> {
+    let join = || {
+        // From each hierarchy's root, as containerd reads it.
+        let absolute = Path::new("/").join(path);
+        let placement = Hierarchies::detect()?.placement(Some(&absolute), path)?;
+        let join = Cgroup::open(&placement)?.prepare_join()?;
+        join.all(rustix::process::getpid())
+    };
+    join().map_err(|error| {
+        let cause = status(&error);
+        Status { message: format!("move the shim into cgroup {path}: {}", cause.message), ..cause }
+    })
+}
+
 /// Creates a container. `ends` are its standard streams, or empty for a terminal.
 pub(crate) fn create(settings: &Settings, create: &Create<'_>, ends: Vec<OwnedFd>) -> Outcome {
     answer(|| {
+        if let Some(external) = External::of(settings, create.id) {
+            return create_externally(settings, create, &external, ends);
+        }
         let terminal = ends.is_empty();
         let options = CreateOptions {
             stdio: stdio(ends),
@@ -69,31 +105,61 @@ pub(crate) fn create(settings: &Settings, create: &Create<'_>, ends: Vec<OwnedFd
             ..CreateOptions::default()
         };
         let id = parse_id(create.id)?;
-        let created = settings.runtime().create(&id, create.bundle, options).map_err(status)?;
+        let created = settings
+            .runtime()
+            .create(&id, create.bundle, options)
+            .map_err(|error| status(&error))?;
         let mut reply = Reply { pid: created.pid.unsigned_abs(), ..Reply::default() };
         reply.private_pid_namespace =
             created.container.spec().is_ok_and(|spec| has_private_pid_namespace(&spec));
-        let mut fds = Vec::new();
-        if let Some(console) = created.console {
-            reply.has_console = true;
-            fds.push(console);
-        }
-        if create.watch_memory {
-            // Without a memory controller there is nothing to watch; the end still tells what it can.
-            let cgroup = created.container.cgroup().ok();
-            if let Some(watch) = cgroup.and_then(|cgroup| cgroup.oom_watch().ok()) {
-                reply.has_oom_watch = true;
-                fds.push(watch.into());
-            }
-        }
+        let fds = descriptors(settings, create, &mut reply, created.console);
         Ok((reply, fds))
     })
+}
+
+fn create_externally(
+    settings: &Settings,
+    create: &Create<'_>,
+    external: &External<'_>,
+    ends: Vec<OwnedFd>,
+) -> Result<Outcome, Status> {
+    let rootfs: Vec<RootfsMount> = create.rootfs.iter().map(rootfs_mount).collect();
+    let started = external.create(&rootfs, ends)?;
+    let mut reply = Reply { pid: started.pid, ..Reply::default() };
+    let spec = Spec::load(create.bundle.join("config.json"));
+    reply.private_pid_namespace = spec.is_ok_and(|spec| has_private_pid_namespace(&spec));
+    let fds = descriptors(settings, create, &mut reply, started.console);
+    Ok((reply, fds))
+}
+
+/// The descriptors that go with the answer to Create: the terminal, and the memory's watch.
+fn descriptors(
+    settings: &Settings,
+    create: &Create<'_>,
+    reply: &mut Reply,
+    console: Option<OwnedFd>,
+) -> Vec<OwnedFd> {
+    reply.has_console = console.is_some();
+    let mut fds: Vec<OwnedFd> = console.into_iter().collect();
+    if create.watch_memory {
+        // Without a memory controller there is nothing to watch; the end still tells what it can.
+        let cgroup = settings.cgroup(create.id).ok();
+        if let Some(watch) = cgroup.and_then(|cgroup| cgroup.oom_watch().ok()) {
+            reply.has_oom_watch = true;
+            fds.push(watch.into());
+        }
+    }
+    fds
 }
 
 /// Lets a created container run.
 pub(crate) fn start(settings: &Settings, id: &str) -> Outcome {
     answer(|| {
-        settings.container(id)?.start().map_err(status)?;
+        if let Some(external) = External::of(settings, id) {
+            external.start()?;
+            return Ok((Reply::default(), Vec::new()));
+        }
+        settings.container(id)?.start().map_err(|error| status(&error))?;
         Ok((Reply::default(), Vec::new()))
     })
 }
@@ -101,6 +167,12 @@ pub(crate) fn start(settings: &Settings, id: &str) -> Outcome {
 /// Runs a further process. `process` is its JSON.
 pub(crate) fn exec(settings: &Settings, id: &str, process: &[u8], ends: Vec<OwnedFd>) -> Outcome {
     answer(|| {
+        if let Some(external) = External::of(settings, id) {
+            let started = external.exec(process, ends)?;
+            let has_console = started.console.is_some();
+            let reply = Reply { pid: started.pid, has_console, ..Reply::default() };
+            return Ok((reply, started.console.into_iter().collect()));
+        }
         let process: Process = serde_json::from_slice(process).map_err(|error| {
             Status::new(Code::InvalidArgument, format!("parse the process to run: {error}"))
         })?;
@@ -110,23 +182,34 @@ pub(crate) fn exec(settings: &Settings, id: &str, process: &[u8], ends: Vec<Owne
             console: if terminal { Console::Return } else { Console::None },
             ..ExecOptions::default()
         };
-        let exec = settings.container(id)?.exec(&process, options).map_err(status)?;
+        let exec =
+            settings.container(id)?.exec(&process, options).map_err(|error| status(&error))?;
         let has_console = exec.console.is_some();
         let reply = Reply { pid: exec.pid.unsigned_abs(), has_console, ..Reply::default() };
         Ok((reply, exec.console.into_iter().collect()))
     })
 }
 
+const KILL: i32 = 9;
+
 /// Sends a signal to every process of a container.
 pub(crate) fn kill_all(settings: &Settings, id: &str, signal: i32) -> Outcome {
-    empty(|| settings.container(id)?.kill(signal, KillScope::All).map_err(status))
+    empty(|| match External::of(settings, id) {
+        Some(external) => external.kill_all(signal),
+        None => {
+            settings.container(id)?.kill(signal, KillScope::All).map_err(|error| status(&error))
+        }
+    })
 }
 
 /// Removes what belongs to a container, killing what is left of it. One that is gone is fine.
 pub(crate) fn delete(settings: &Settings, id: &str) -> Outcome {
+    if let Some(external) = External::of(settings, id) {
+        return empty(|| external.delete());
+    }
     empty(|| match settings.container(id) {
         Ok(container) => match container.delete(true) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(status(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(status(&error)),
             _ => Ok(()),
         },
         Err(status) if status.code == Code::NotFound as i32 => Ok(()),
@@ -136,28 +219,40 @@ pub(crate) fn delete(settings: &Settings, id: &str) -> Outcome {
 
 /// Freezes a container.
 pub(crate) fn pause(settings: &Settings, id: &str) -> Outcome {
-    empty(|| settings.container(id)?.pause().map_err(status))
+    empty(|| match External::of(settings, id) {
+        Some(external) => external.freeze(true),
+        None => settings.container(id)?.pause().map_err(|error| status(&error)),
+    })
 }
 
 /// Thaws a container.
 pub(crate) fn resume(settings: &Settings, id: &str) -> Outcome {
-    empty(|| settings.container(id)?.resume().map_err(status))
+    empty(|| match External::of(settings, id) {
+        Some(external) => external.freeze(false),
+        None => settings.container(id)?.resume().map_err(|error| status(&error)),
+    })
 }
 
 /// Changes limits, given as JSON.
 pub(crate) fn update(settings: &Settings, id: &str, resources: &[u8]) -> Outcome {
     empty(|| {
+        if let Some(external) = External::of(settings, id) {
+            return external.update(resources);
+        }
         let resources: LinuxResources = serde_json::from_slice(resources).map_err(|error| {
             Status::new(Code::InvalidArgument, format!("parse the resources to set: {error}"))
         })?;
-        settings.container(id)?.update(&resources).map_err(status)
+        settings.container(id)?.update(&resources).map_err(|error| status(&error))
     })
 }
 
 /// Lists a container's processes; `execs` are those that the shim started.
 pub(crate) fn pids(settings: &Settings, id: &str, execs: &[(u32, String)]) -> Outcome {
     answer(|| {
-        let pids = settings.container(id)?.pids().map_err(status)?;
+        let pids = match External::of(settings, id) {
+            Some(external) => external.pids()?,
+            None => settings.container(id)?.pids().map_err(|error| status(&error))?,
+        };
         let info = |pid: u32| {
             let exec = execs.iter().find(|exec| exec.0 == pid)?;
             Some(Any::pack(&ProcessDetails { exec_id: exec.1.clone() }))
@@ -171,7 +266,7 @@ pub(crate) fn pids(settings: &Settings, id: &str, execs: &[(u32, String)]) -> Ou
 /// Measures a container.
 pub(crate) fn stats(settings: &Settings, id: &str) -> Outcome {
     answer(|| {
-        let stats = settings.container(id)?.stats().map_err(status)?;
+        let stats = settings.cgroup(id)?.stats().map_err(|error| status(&error))?;
         let stats = Some(metrics::to_any(&stats));
         Ok((Reply::payload(&StatsResponse { stats }), Vec::new()))
     })
@@ -180,13 +275,20 @@ pub(crate) fn stats(settings: &Settings, id: &str) -> Outcome {
 /// What is asked after init has ended: kills what would outlive it, and tells whether memory ran out.
 pub(crate) fn after_exit(settings: &Settings, id: &str, kill_rest: bool) -> Outcome {
     answer(|| {
-        let container = settings.container(id)?;
         if kill_rest {
             // Nobody left is what is wanted.
-            let _nobody = container.kill(9, KillScope::All);
+            let _nobody = match External::of(settings, id) {
+                Some(external) => external.kill_rest(),
+                None => {
+                    let killed = |container: Container| container.kill(KILL, KillScope::All);
+                    settings
+                        .container(id)
+                        .and_then(|container| killed(container).map_err(|error| status(&error)))
+                }
+            };
         }
-        let oom_killed =
-            container.cgroup().is_ok_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
+        let cgroup = settings.cgroup(id);
+        let oom_killed = cgroup.is_ok_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
         Ok((Reply { oom_killed, ..Reply::default() }, Vec::new()))
     })
 }
@@ -205,11 +307,11 @@ fn empty(call: impl FnOnce() -> Result<(), Status>) -> Outcome {
 }
 
 fn parse_id(id: &str) -> Result<ContainerId, Status> {
-    ContainerId::parse(id).map_err(status)
+    ContainerId::parse(id).map_err(|error| status(&error))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
-fn status(error: brig_runtime::Error) -> Status {
+/// A failure of the runtime in the protocol's terms.
+pub(crate) fn status(error: &brig_runtime::Error) -> Status {
     let code = match error.kind() {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::AlreadyExists => Code::AlreadyExists,

@@ -14,6 +14,7 @@
 mod attach;
 mod complete;
 mod exit;
+mod options;
 mod publish;
 mod service;
 mod streams;
@@ -76,6 +77,8 @@ struct Container {
     private_pid_namespace: bool,
     /// Streams are served on the stdio socket, not by FIFOs.
     attachable: bool,
+    /// User and group that own the ends of its streams.
+    owner: Option<(u32, u32)>,
     oom_killed: bool,
 }
 

@@ -19,6 +19,7 @@ use rustix::fs::Mode;
 use sha2::{Digest, Sha256};
 
 use crate::arguments::Arguments;
+use crate::group;
 use crate::identity::{BRIG_NAMESPACE, Containerd, Identity};
 use crate::runtime::{self, Settings};
 use crate::server::Shim;
@@ -52,15 +53,23 @@ pub(crate) fn start(arguments: Arguments, environment: Environment) -> Result<()
     let socket = if under_brigd {
         bundle.join(bootstrap::SOCKET_NAME)
     } else {
-        containerd_socket(&arguments)?
+        containerd_socket(&arguments, &bundle)?
     };
+    let address = format!("unix://{}", socket.display());
+    // Containers of one pod may be started at the same moment, and one shim is to come of it.
+    let _lock = containerd.as_ref().map(|_| lock_directory_of(&socket)).transpose()?;
+    if containerd.is_some() && connects(&socket) {
+        // The shim of the container's pod serves this one too.
+        rustix::process::umask(umask);
+        let identity = Identity { containerd, ..Identity::default() };
+        return print_address(&identity, environment.max_shim_version, &address);
+    }
     let task_listener = bind(&socket)?;
     let stdio_listener =
         if under_brigd { Some(bind(&bundle.join(attach::SOCKET_NAME))?) } else { None };
     rustix::process::umask(umask);
     let identity =
         Identity { namespace: arguments.namespace, bundle, debug: arguments.debug, containerd };
-    let address = format!("unix://{}", socket.display());
     let mut keep = vec![OwnedFd::from(task_listener)];
     keep.extend(stdio_listener.map(OwnedFd::from));
     brig_failpoint::hit("shim-bound").context("pass shim-bound")?;
@@ -140,10 +149,11 @@ pub(crate) fn delete(arguments: &Arguments, environment: &Environment) -> Result
         debug: arguments.debug,
         containerd: (!under_brigd).then(Containerd::default),
     };
-    let settings = read_settings(&bundle)?.unwrap_or_else(|| Settings {
+    let mut settings = read_settings(&bundle)?.unwrap_or_else(|| Settings {
         root: identity.default_runtime_root(),
         ..Settings::default()
     });
+    settings.bundle.clone_from(&bundle);
     let (reply, _) = runtime::after_exit(&settings, &arguments.id, true);
     let oom_killed = reply.oom_killed;
     let (reply, _) = runtime::delete(&settings, &arguments.id);
@@ -154,7 +164,11 @@ pub(crate) fn delete(arguments: &Arguments, environment: &Environment) -> Result
         let _absent = fs::remove_file(bundle.join(name));
     }
     if !under_brigd {
-        let _absent = fs::remove_file(containerd_socket(arguments)?);
+        let socket = containerd_socket(arguments, &bundle)?;
+        // The others of its pod may have a shim that lives.
+        if !connects(&socket) {
+            let _absent = fs::remove_file(socket);
+        }
     }
     let record = match ExitRecord::read(&bundle) {
         Ok(record) => record,
@@ -230,7 +244,8 @@ fn enter_bundle(arguments: &Arguments) -> Result<PathBuf> {
     std::env::current_dir().context("find the working directory")
 }
 
-fn containerd_socket(arguments: &Arguments) -> Result<PathBuf> {
+fn containerd_socket(arguments: &Arguments, bundle: &Path) -> Result<PathBuf> {
+    let group = group::of(bundle, &arguments.id)?;
     let directory = Path::new(CONTAINERD_SOCKETS);
     fs::DirBuilder::new()
         .recursive(true)
@@ -238,7 +253,7 @@ fn containerd_socket(arguments: &Arguments) -> Result<PathBuf> {
         .create(directory)
         .with_context(|| format!("make {}", directory.display()))?;
     let mut hash = Sha256::new();
-    for part in [&arguments.address, &arguments.namespace, &arguments.id] {
+    for part in [&arguments.address, &arguments.namespace, &group] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
@@ -259,6 +274,15 @@ fn bind(path: &Path) -> Result<UnixListener> {
         }
         answer => answer.with_context(context),
     }
+}
+
+/// Holds the directory of a socket against other starters until it is dropped.
+fn lock_directory_of(socket: &Path) -> Result<fs::File> {
+    let directory = socket.parent().unwrap_or_else(|| Path::new("/"));
+    let lock = fs::File::open(directory)
+        .and_then(|file| file.lock().map(|()| file))
+        .with_context(|| format!("lock {}", directory.display()))?;
+    Ok(lock)
 }
 
 fn connects(path: &Path) -> bool {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
+use rustix::process::{Gid, Uid};
 
 /// What Create or Exec asked for.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,8 @@ pub(crate) struct StdioRequest {
     pub(crate) open_stdin: bool,
     /// Nobody but attached clients takes output, and a log if there is one.
     pub(crate) attachable: bool,
+    /// User and group that own the process's ends, so that it may open them anew (`/dev/stdout`).
+    pub(crate) owner: Option<(u32, u32)>,
 }
 
 /// The process's ends: standard input, output and error. Empty when it has a terminal.
@@ -65,6 +68,11 @@ pub(crate) fn make_pipes(request: &StdioRequest) -> std::io::Result<(ShimEnds, P
     let stderr = output(request.attachable || !request.stderr.is_empty(), &mut shim.stderr)?;
     for fd in [&shim.stdin, &shim.stdout, &shim.stderr].into_iter().flatten() {
         rustix::io::ioctl_fionbio(fd, true)?;
+        if let Some((user, group)) = request.owner {
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            // Both ends of a pipe are one inode.
+            rustix::fs::fchown(fd, Some(user), Some(group))?;
+        }
     }
     Ok((shim, vec![stdin, stdout, stderr]))
 }

@@ -7,6 +7,7 @@ mod options;
 
 pub use options::{
     Console, ContainerId, CreateOptions, ExecOptions, KillScope, RootfsMount, Status, Stdio,
+    mount_rootfs,
 };
 
 use std::os::fd::OwnedFd;

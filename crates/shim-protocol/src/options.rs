@@ -38,6 +38,9 @@ pub struct Options {
     /// Enter the root file system with chroot semantics where pivot_root(2) cannot work (ramfs roots).
     #[prost(bool, tag = "8")]
     pub no_pivot: bool,
+    /// Arguments for the external runtime program, before its own.
+    #[prost(string, repeated, tag = "9")]
+    pub runtime_arguments: Vec<String>,
 }
 
 impl Named for Options {
@@ -103,6 +106,9 @@ pub struct RuncOptions {
     /// State directory of the runtime.
     #[prost(string, tag = "7")]
     pub root: String,
+    /// The criu program (containerd up to 1.7).
+    #[prost(string, tag = "8")]
+    pub criu_path: String,
     /// Make cgroups through systemd.
     #[prost(bool, tag = "9")]
     pub systemd_cgroup: bool,

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use brig_shim_protocol::events::{TaskExecAdded, TaskIo};
-use brig_shim_protocol::options::LogOptions;
-use brig_shim_protocol::options::{ExecOptions, Options, RuncOptions};
+use brig_shim_protocol::options::ExecOptions;
 use brig_shim_protocol::task::{self, method};
 use brig_shim_protocol::ttrpc::{Code, Request, Status};
-use brig_shim_protocol::types::{Any, Empty};
+use brig_shim_protocol::types::Empty;
 use prost::Message;
 use rustix::termios::Winsize;
 
@@ -124,11 +123,15 @@ impl Shim {
                 "restoring a checkpoint is not supported",
             ));
         }
-        let asked = self.parse_options(request.options.as_ref())?;
+        let mut asked = self.parse_options(request.options.as_ref())?;
         let bundle = match &*request.bundle {
             "" => self.identity.bundle.clone(),
             bundle => PathBuf::from(bundle),
         };
+        asked.settings.bundle.clone_from(&bundle);
+        if !asked.shim_cgroup.is_empty() {
+            runtime::join_cgroup(&asked.shim_cgroup)?;
+        }
         write_settings(&bundle, &asked.settings)?;
         pass("settings-written")?;
         let stdio = StdioRequest {
@@ -138,6 +141,7 @@ impl Shim {
             stderr: request.stderr,
             open_stdin: asked.open_stdin,
             attachable: asked.attachable,
+            owner: asked.owner,
         };
         let number = self.number();
         let mut process = Process::new(&request.id, "", stdio);
@@ -158,6 +162,7 @@ impl Shim {
                 paused: false,
                 private_pid_namespace: false,
                 attachable: asked.attachable,
+                owner: asked.owner,
                 oom_killed: false,
             },
         );
@@ -175,47 +180,6 @@ impl Shim {
             completion: Completion::Create { number, rootfs, responder },
         });
         Ok(None)
-    }
-
-    fn parse_options(&self, options: Option<&Any>) -> Result<Asked, Status> {
-        let invalid = |error: brig_shim_protocol::Error| {
-            Status::new(Code::InvalidArgument, error.to_string())
-        };
-        let mut asked = Asked::default();
-        let mut binary = String::new();
-        let mut root = String::new();
-        match options {
-            Some(any) if any.is::<Options>() => {
-                let options: Options = any.unpack().map_err(invalid)?;
-                asked.attachable = true;
-                asked.settings.systemd_cgroup = options.systemd_cgroup;
-                asked.settings.no_pivot = options.no_pivot;
-                asked.settings.no_new_keyring = options.no_new_keyring;
-                asked.log = options.log;
-                asked.open_stdin = options.open_stdin;
-                asked.stdin_once = options.stdin_once;
-                (binary, root) = (options.runtime_binary, options.runtime_root);
-            }
-            Some(any) if any.is::<RuncOptions>() => {
-                let options: RuncOptions = any.unpack().map_err(invalid)?;
-                asked.settings.systemd_cgroup = options.systemd_cgroup;
-                asked.settings.no_pivot = options.no_pivot_root;
-                asked.settings.no_new_keyring = options.no_new_keyring;
-                (binary, root) = (options.binary_name, options.root);
-            }
-            Some(any) if !any.type_url.is_empty() => {
-                let message = format!("options of type {} are not understood", any.type_url);
-                return Err(Status::new(Code::InvalidArgument, message));
-            }
-            _ => {}
-        }
-        if !binary.is_empty() {
-            let message = format!("the external runtime {binary} cannot be driven yet");
-            return Err(Status::new(Code::Unimplemented, message));
-        }
-        asked.settings.root =
-            if root.is_empty() { self.identity.default_runtime_root() } else { root.into() };
-        Ok(asked)
     }
 
     fn start(&mut self, request: &task::StartRequest, responder: Responder) -> Answer {
@@ -343,6 +307,7 @@ impl Shim {
             stderr: request.stderr,
             open_stdin,
             attachable: container.attachable,
+            owner: container.owner,
         };
         let number = self.number();
         let mut process = Process::new(&request.id, &request.exec_id, stdio);
@@ -431,16 +396,6 @@ impl Shim {
 }
 
 const KILL: i32 = 9;
-
-/// What Create's options ask for.
-#[derive(Debug, Default)]
-struct Asked {
-    settings: Settings,
-    attachable: bool,
-    open_stdin: bool,
-    stdin_once: bool,
-    log: Option<LogOptions>,
-}
 
 /// How messages name a process.
 pub(super) fn describe(process: &Process) -> String {

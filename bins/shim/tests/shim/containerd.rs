@@ -58,10 +58,12 @@ fn serve_connection(socket: &mut UnixStream) -> Vec<String> {
 }
 
 /// One container at a time, since each removes the directory that all sockets share.
-static SERIAL: Mutex<()> = Mutex::new(());
+fn serial() -> MutexGuard<'static, ()> {
+    static SERIAL: Mutex<()> = Mutex::new(());
+    SERIAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Container {
-    _serial: MutexGuard<'static, ()>,
     directory: tempfile::TempDir,
     id: String,
     socket: PathBuf,
@@ -88,15 +90,54 @@ impl Container {
     }
 
     fn start(name: &str, script: &str, max_version: Option<&str>) -> (Self, String) {
+        let mut container = Self::prepare(name, &Setup::script(script));
+        let answer = container.start_shim(max_version);
+        (container, answer)
+    }
+
+    fn prepare(name: &str, setup: &Setup) -> Self {
         let id = format!("brig-shim-test-{name}-{}", std::process::id());
         let directory = tempfile::tempdir().unwrap();
-        let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut container = Self { _serial, directory, id, socket: PathBuf::new() };
-        make_bundle(&container.bundle(), &container.id, &Setup::script(script));
-        let answer = String::from_utf8(container.command("start", max_version)).unwrap();
+        let container = Self { directory, id, socket: PathBuf::new() };
+        make_bundle(&container.bundle(), &container.id, setup);
+        container
+    }
+
+    fn start_shim(&mut self, max_version: Option<&str>) -> String {
+        let answer = String::from_utf8(self.command("start", max_version)).unwrap();
         let params = BootstrapParams::parse(&answer).unwrap();
-        container.socket = params.socket_path().unwrap().to_owned();
-        (container, answer)
+        self.socket = params.socket_path().unwrap().to_owned();
+        answer
+    }
+
+    /// Creates with runc's options, which name a state directory of the test's.
+    fn create(&self, options: RuncOptions) -> u32 {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let root = text(&self.directory.path().join("runtime"));
+        let request = task::CreateTaskRequest {
+            id: self.id.clone(),
+            bundle: text(&self.bundle()),
+            options: Some(Any::pack(&RuncOptions { root, ..options })),
+            ..Default::default()
+        };
+        let created: task::CreateTaskResponse =
+            self.client().call(method::CREATE, &request).unwrap();
+        created.pid
+    }
+
+    /// Kills, waits, deletes and asks the shim to end.
+    fn remove(&self) {
+        let mut client = self.client();
+        let id = self.id.clone();
+        let kill = task::KillRequest { id: id.clone(), signal: 9, ..Default::default() };
+        let _: Empty = client.call(method::KILL, &kill).unwrap();
+        let wait = task::WaitRequest { id: id.clone(), ..Default::default() };
+        let end: task::WaitResponse = client.call(method::WAIT, &wait).unwrap();
+        assert_eq!(end.exit_status, 137);
+        let delete = task::DeleteRequest { id: id.clone(), ..Default::default() };
+        let _: task::DeleteResponse = client.call(method::DELETE, &delete).unwrap();
+        let shutdown = task::ShutdownRequest { id, now: false };
+        let _: Empty = client.call(method::SHUTDOWN, &shutdown).unwrap();
     }
 
     fn client(&self) -> Client {
@@ -130,6 +171,7 @@ fn each_generation_of_containerd_gets_the_answer_it_understands() {
     if skip("each_generation_of_containerd_gets_the_answer_it_understands") {
         return;
     }
+    let _serial = serial();
     for (max_version, version) in [(None, None), (Some("2"), Some(2)), (Some("3"), Some(3))] {
         let (container, answer) = Container::start("bootstrap", "true", max_version);
         assert_eq!(answer.starts_with('{'), version.is_some(), "{answer}");
@@ -150,6 +192,7 @@ fn fifos_carry_the_streams_and_events_tell_the_story() {
     if skip("fifos_carry_the_streams_and_events_tell_the_story") {
         return;
     }
+    let _serial = serial();
     let (container, _) = Container::start("fifos", "cat; echo error >&2; exit 3", None);
     let topics = serve_events(&container.directory.path().join("events.sock"));
     let [stdin, stdout, stderr] = ["in", "out", "err"].map(|name| container.fifo(name));
@@ -193,4 +236,97 @@ fn fifos_carry_the_streams_and_events_tell_the_story() {
         assert_eq!(topics.recv_timeout(TIMEOUT).unwrap(), topic);
     }
     eventually("the shim removes its socket", || !container.socket.exists());
+}
+
+#[test]
+fn containers_of_one_pod_share_a_shim() {
+    if skip("containers_of_one_pod_share_a_shim") {
+        return;
+    }
+    let pod = format!("pod-{}", std::process::id());
+    let setup = || {
+        let pod = pod.clone();
+        Setup::script("exec sleep 1000").edit(move |config| {
+            config["annotations"] = serde_json::json!({"io.kubernetes.cri.sandbox-id": pod});
+        })
+    };
+    let _serial = serial();
+    let mut sandbox = Container::prepare("sandbox", &setup());
+    let mut member = Container::prepare("member", &setup());
+    // Both at once, as the kubelet's threads do: one starts the shim, the other finds it.
+    let answers = std::thread::scope(|scope| {
+        let threads = [&mut sandbox, &mut member]
+            .map(|container| scope.spawn(|| container.start_shim(Some("2"))));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert_eq!(answers[0], answers[1]);
+    let shims = [&sandbox, &member].map(|container| container.bundle().join("shim.pid").exists());
+    assert_eq!(shims.into_iter().filter(|started| *started).count(), 1);
+    for container in [&sandbox, &member] {
+        container.create(RuncOptions::default());
+        let start = task::StartRequest { id: container.id.clone(), ..Default::default() };
+        let _: task::StartResponse = container.client().call(method::START, &start).unwrap();
+    }
+    sandbox.remove();
+    // What is left of the first goes with its bundle, and the shim goes on.
+    sandbox.command("delete", None);
+    let state = task::StateRequest { id: member.id.clone(), ..Default::default() };
+    let state: task::StateResponse = member.client().call(method::STATE, &state).unwrap();
+    assert_eq!(state.status(), brig_shim_protocol::types::Status::Running);
+    member.remove();
+    eventually("the shim ends", || !member.socket.exists());
+}
+
+#[test]
+fn runc_s_options_are_honoured_or_refused_by_name() {
+    use std::os::unix::fs::MetadataExt;
+    if skip("runc_s_options_are_honoured_or_refused_by_name") {
+        return;
+    }
+    let _serial = serial();
+    let (container, _) = Container::start("options", "exec sleep 1000", None);
+    let refused = RuncOptions { criu_image_path: "/images".into(), ..Default::default() };
+    let request = task::CreateTaskRequest {
+        id: container.id.clone(),
+        options: Some(Any::pack(&refused)),
+        ..Default::default()
+    };
+    let error = container.client().call::<_, Empty>(method::CREATE, &request).unwrap_err();
+    assert!(error.to_string().contains("criu_image_path"), "{error}");
+    let out = container.fifo("out");
+    let shim_cgroup = format!("brig-shim-test-cgroup-{}", std::process::id());
+    let cgroup = unified().join(&shim_cgroup);
+    fs::create_dir(&cgroup).unwrap();
+    let root = container.directory.path().join("runtime").to_str().unwrap().to_owned();
+    let options = RuncOptions {
+        root,
+        io_uid: 4321,
+        io_gid: 8765,
+        shim_cgroup: format!("/{shim_cgroup}"),
+        ..Default::default()
+    };
+    let request = task::CreateTaskRequest {
+        id: container.id.clone(),
+        stdout: out.to_str().unwrap().to_owned(),
+        options: Some(Any::pack(&options)),
+        ..Default::default()
+    };
+    let created: task::CreateTaskResponse =
+        container.client().call(method::CREATE, &request).unwrap();
+    let pipe = fs::metadata(format!("/proc/{}/fd/1", created.pid)).unwrap();
+    // The user is the process's own by now: a runtime sees to that, and leaves the group.
+    assert_eq!(pipe.gid(), 8765);
+    let shim = fs::read_to_string(container.bundle().join("shim.pid")).unwrap();
+    let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+    assert_eq!(members.trim(), shim);
+    container.remove();
+    eventually("the shim ends", || !container.socket.exists());
+    eventually("its cgroup is empty", || fs::remove_dir(&cgroup).is_ok());
+}
+
+/// Where cgroup2 is mounted.
+fn unified() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+    PathBuf::from(line.split(' ').nth(4).unwrap())
 }

@@ -4,6 +4,7 @@
 
 mod containerd;
 mod exec;
+mod external;
 mod lifecycle;
 mod memory;
 mod oracle;

@@ -93,6 +93,11 @@ impl Setup {
         self
     }
 
+    pub(crate) fn runtime(mut self, program: &Path) -> Self {
+        self.options.runtime_binary = program.to_str().unwrap().to_owned();
+        self
+    }
+
     pub(crate) fn edit(self, edit: impl Fn(&mut Value) + 'static) -> Self {
         Self { edit: Box::new(edit), ..self }
     }

@@ -174,6 +174,31 @@ impl Hierarchies {
         });
         Ok(Placement { legacy, unified })
     }
+
+    /// Where another process is, in the hierarchies in which it is not where the caller is: the cgroups that somebody
+    /// made for it.
+    ///
+    /// # Errors
+    /// The process's membership cannot be read.
+    pub fn placement_of(&self, pid: i32) -> Result<Placement> {
+        let membership = read_proc(&format!("/proc/{pid}/cgroup"))?;
+        let mountinfo = read_proc("/proc/thread-self/mountinfo")?;
+        let theirs = Self::parse(&mountinfo, &membership);
+        let place = |own: &Hierarchy, theirs: &Hierarchy| {
+            (own.own != theirs.own)
+                .then(|| Place { mount: own.mount.clone(), relative: theirs.own.clone() })
+        };
+        let legacy = self.legacy.iter().filter_map(|own| {
+            let theirs = theirs.legacy.iter().find(|each| each.controllers == own.controllers)?;
+            let place = place(own, theirs)?;
+            Some(LegacyPlace { controllers: own.controllers.clone(), place })
+        });
+        let unified = self.unified.as_ref().zip(theirs.unified.as_ref());
+        Ok(Placement {
+            legacy: legacy.collect(),
+            unified: unified.and_then(|(own, theirs)| place(own, theirs)),
+        })
+    }
 }
 
 impl Placement {

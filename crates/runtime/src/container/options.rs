@@ -83,6 +83,15 @@ pub struct RootfsMount {
     pub target: String,
 }
 
+/// Attaches mounts that make up a root filesystem at a directory of the host, one above the other: for another runtime
+/// program, which only takes what is mounted. Ours mounts them in the container's own mount namespace.
+///
+/// # Errors
+/// A mount cannot be made, or is for a place below the root (`Unsupported`). Those made before stay.
+pub fn mount_rootfs(mounts: &[RootfsMount], directory: &std::path::Path) -> Result<()> {
+    crate::rootfs::mounts::mount_on_host(mounts, directory)
+}
+
 /// How to create a container.
 #[derive(Debug, Default)]
 pub struct CreateOptions {

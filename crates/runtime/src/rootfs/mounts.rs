@@ -359,6 +359,18 @@ pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<(OwnedFd,
     Ok((tree, steps))
 }
 
+/// Attaches the mounts that an engine handed over on the host, one above the other, for a runtime that cannot take them.
+pub(crate) fn mount_on_host(handed: &[RootfsMount], path: &Path) -> Result<()> {
+    if let Some(mount) = handed.iter().find(|mount| !mount.target.trim_matches('/').is_empty()) {
+        let attempt = format!("mount {:?} of the root filesystem on the host", mount.target);
+        return Err(Error::new(ErrorKind::Unsupported, attempt));
+    }
+    for mount in handed {
+        brig_linux::mount::attach_at(handed_mount(mount)?, path)?;
+    }
+    Ok(())
+}
+
 fn handed_mount(mount: &RootfsMount) -> Result<OwnedFd> {
     let options = options::parse(&mount.options)?;
     if options.bind || mount.fstype == "bind" {
