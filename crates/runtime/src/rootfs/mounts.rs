@@ -320,7 +320,7 @@ fn c_string(text: &str) -> Result<CString> {
 /// Of those without target the last is the root, as if each had been mounted over the one before; those with a target
 /// come back as steps, in order.
 ///
-/// The tree is a slave of the host's mounts: what is mounted in the container never reaches the host, and pivot_root
+/// The trees are slaves of the host's mounts: what is mounted in the container never reaches the host, and pivot_root
 /// refuses a shared root. `linux.rootfsPropagation` is set once it is the root.
 pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<(OwnedFd, Vec<RootfsStep>)> {
     let mut root = None;
@@ -331,6 +331,7 @@ pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<(OwnedFd,
             root = Some(tree);
             continue;
         }
+        enslave(&tree)?;
         let stat = rustix::fs::fstat(&tree)
             .map_err(|errno| Error::system(format!("look at {}", mount.source), errno))?;
         steps.push(RootfsStep {
@@ -354,8 +355,7 @@ pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<(OwnedFd,
             brig_linux::mount::bind(path, true)?
         }
     };
-    set_attributes(&tree, &MountAttributes::default().propagation(propagation::SLAVE), true)
-        .map_err(|errno| Error::system("set the propagation of the root filesystem", errno))?;
+    enslave(&tree)?;
     Ok((tree, steps))
 }
 
@@ -369,6 +369,11 @@ pub(crate) fn mount_on_host(handed: &[RootfsMount], path: &Path) -> Result<()> {
         brig_linux::mount::attach_at(handed_mount(mount)?, path)?;
     }
     Ok(())
+}
+
+fn enslave(tree: &OwnedFd) -> Result<()> {
+    set_attributes(tree, &MountAttributes::default().propagation(propagation::SLAVE), true)
+        .map_err(|errno| Error::system("set the propagation of the root filesystem", errno))
 }
 
 fn handed_mount(mount: &RootfsMount) -> Result<OwnedFd> {

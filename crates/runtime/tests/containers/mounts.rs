@@ -1,9 +1,11 @@
 //! The root filesystem and what is mounted in it.
 
+use std::os::fd::AsFd as _;
+
 use brig_runtime::{CreateOptions, RootfsMount};
 use serde_json::json;
 
-use crate::support::Fixture;
+use crate::support::{Fixture, null};
 
 fn host_mounts() -> String {
     std::fs::read_to_string("/proc/self/mountinfo").unwrap()
@@ -178,8 +180,7 @@ fn sysctls_of_own_namespaces_are_set() {
 fn no_pivot_works_and_exec_finds_the_root() {
     let Some(mut fixture) = Fixture::new("no_pivot_works_and_exec_finds_the_root") else { return };
     fixture.set("/process/args", json!(["sleep", "1000"]));
-    let options =
-        CreateOptions { stdio: crate::support::null(), no_pivot: true, ..CreateOptions::default() };
+    let options = CreateOptions { stdio: null(), no_pivot: true, ..CreateOptions::default() };
     let created = fixture.create(options).unwrap();
     created.container.start().unwrap();
     let output = crate::support::exec(&created.container, &crate::support::shell("ls /")).unwrap();
@@ -280,4 +281,39 @@ fn a_root_may_be_made_of_several_mounts() {
     assert!(output.stdout.starts_with("extra"), "{output:?}");
     assert!(output.stdout.contains("No such file") && output.stdout.ends_with("/bin/sh\n"));
     assert!(!host_mounts().contains(&fixture.directory.path().display().to_string()));
+}
+
+/// The caller's mounts may be shared with each other; the container's are slaves of them.
+#[test]
+fn a_mount_below_a_handed_one_does_not_reach_the_host() {
+    use nix::mount::{MsFlags, mount};
+    let test = "a_mount_below_a_handed_one_does_not_reach_the_host";
+    let Some(mut fixture) = Fixture::new(test) else { return };
+    for name in ["extra", "extra/below"] {
+        std::fs::create_dir(fixture.path(name)).unwrap();
+    }
+    let bind = |name: &str, target: &str| RootfsMount {
+        fstype: "bind".into(),
+        source: fixture.path(name).display().to_string(),
+        options: vec!["rbind".into()],
+        target: target.into(),
+    };
+    let rootfs_mounts = vec![bind("rootfs", "/"), bind("extra", "extra")];
+    fixture.push("/mounts", json!({"destination": "/extra/below", "type": "tmpfs"}));
+    let options = CreateOptions { rootfs_mounts, ..CreateOptions::default() };
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let none = None::<&str>;
+            for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+                mount(none, "/", none, MsFlags::MS_REC | kind, none).unwrap();
+            }
+            let created = fixture.create(CreateOptions { stdio: null(), ..options }).unwrap();
+            let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            created.container.delete(true).unwrap();
+            brig_runtime::pidfd::wait_child(created.pidfd.as_fd()).unwrap();
+            assert!(!mounts.contains("/extra/below"), "{mounts}");
+        });
+        run.join().unwrap();
+    });
 }
