@@ -43,6 +43,8 @@ pub mod error;
 mod hooks;
 mod network;
 mod process;
+#[doc(hidden)]
+pub mod protection;
 mod ranges;
 mod resctrl;
 mod rootfs;

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::protection::{Protection, on};
 use crate::rootfs::Sysctl;
 use crate::rootfs::options::propagation_of;
 
@@ -165,7 +166,7 @@ pub(crate) fn sysctls(linux: &Linux) -> Result<Vec<Sysctl>> {
             || (matches!(path.as_str(), "kernel/hostname" | "kernel/domainname")
                 && own(LinuxNamespaceType::Uts))
             || (path.starts_with("user/") && own(LinuxNamespaceType::User));
-        if !allowed {
+        if !allowed && on(Protection::SysctlOwner) {
             return wrong("no namespace of the container owns it");
         }
         let path = CString::new(format!("sys/{path}"))

@@ -14,7 +14,8 @@ use super::channel::{ChildSide, send};
 use super::message::{At, Failure, Message, Step};
 use super::plan::{ChildHook, InitPlan, NamespaceJoin};
 use super::setup;
-use crate::rootfs::apply;
+use crate::protection::{Protection, on};
+use crate::rootfs::{apply, target};
 
 type Done<T = ()> = Result<T, Failure>;
 
@@ -158,24 +159,28 @@ fn root_filesystem(plan: &InitPlan, channel: &ChildSide) -> Done<Opened> {
     let Some(rootfs) = &plan.rootfs else {
         return Ok((None, None));
     };
+    let root = rootfs.tree.as_fd();
     let mut proc = apply::mount(rootfs, plan.become_root)?;
-    let needs_proc = !rootfs.sysctls.is_empty() || plan.process.label.is_some();
-    if proc.is_none() && needs_proc {
-        proc = Some(apply::private_proc()?);
+    if !on(Protection::ProcDescriptor) {
+        proc = Some(target::find(root, c"proc").at(Step::PrivateProc)?);
     }
+    let needs_proc = !rootfs.sysctls.is_empty() || plan.process.label.is_some();
+    let private = match proc.is_none() && needs_proc {
+        true => Some(apply::private_proc()?),
+        false => None,
+    };
     if plan.pause_when_mounted {
         channel.send(&Message::Mounted, &[]);
         channel.wait()?;
     }
     run_hooks(plan, &plan.create_container)?;
-    let root = rootfs.tree.as_fd();
     let console = setup::terminal(&plan.process, root, true)?;
-    if let Some(proc) = &proc {
+    if let Some(proc) = proc.as_ref().or(private.as_ref()) {
         apply::set_sysctls(rootfs, proc.as_fd())?;
     }
-    apply::protect(rootfs)?;
+    apply::protect(rootfs, proc.as_ref().map(AsFd::as_fd))?;
     apply::enter(rootfs)?;
-    Ok((console, proc.filter(|_| needs_proc)))
+    Ok((console, proc.or(private).filter(|_| needs_proc)))
 }
 
 /// Waits for whoever starts the container, then becomes the user's program. Answers only on failure.

@@ -11,6 +11,7 @@ use super::init;
 use super::message::{At, Failure, Message, Step};
 use super::plan::InitPlan;
 use crate::error::{Error, ErrorKind, Result};
+use crate::protection::leaked_descriptors;
 
 /// A process that waits to be released.
 #[derive(Debug)]
@@ -161,6 +162,7 @@ struct Keep {
 
 impl Keep {
     fn new(preserve: u32, mut fds: Vec<RawFd>) -> Self {
+        fds.extend(leaked_descriptors());
         fds.sort_unstable();
         Self { first: preserve.saturating_add(3), sorted: fds }
     }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::agent;
 use super::message::{At, Failure, Step};
 use super::plan::ProcessPlan;
+use crate::protection::{Protection, on};
 use crate::rootfs::apply::proc_file;
 use crate::rootfs::target;
 use crate::security::scheduling::{last_errno, set_io_priority, set_personality};
@@ -25,6 +26,9 @@ pub(crate) fn protect() -> Done {
         .at(Step::Protect)?;
     brig_linux::process::reset_signals();
     rustix::process::umask(Mode::empty());
+    if !on(Protection::Session) {
+        return Ok(());
+    }
     match rustix::process::setsid() {
         // A leader already: an embedder made it one.
         Ok(_) | Err(Errno::PERM) => Ok(()),
@@ -38,6 +42,9 @@ pub(crate) fn stdio(plan: &ProcessPlan) -> Done {
         if let Some(fd) = fd {
             replace(number, fd.as_fd()).at_index(Step::Stdio, number)?;
         }
+    }
+    if !on(Protection::Descriptors) {
+        return Ok(());
     }
     brig_linux::fd::close_on_exec_from(plan.preserve_fds.saturating_add(3)).at(Step::Stdio)
 }
@@ -110,6 +117,8 @@ fn bind_console(root: BorrowedFd<'_>, slave: &OwnedFd) -> rustix::io::Result<()>
         target::open(root, c"dev", OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS)?;
     let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o620);
+    let links = on(Protection::ConsoleLink);
+    let create = if links { create } else { OFlags::CREATE };
     match rustix::fs::openat(&directory, c"console", create | OFlags::WRONLY, mode) {
         Ok(_) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
@@ -117,7 +126,7 @@ fn bind_console(root: BorrowedFd<'_>, slave: &OwnedFd) -> rustix::io::Result<()>
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let console = rustix::fs::openat(&directory, c"console", flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&console)?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+    if links && FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
         return Err(Errno::LOOP);
     }
     let tree = brig_linux::mount::clone_tree(slave.as_fd(), c"", false)?;
@@ -217,7 +226,11 @@ fn set_capabilities(plan: &ProcessPlan, kept: CapabilitySet) -> rustix::io::Resu
     capability::set(CapabilitySets {
         effective: plan.capabilities.effective | kept,
         permitted: plan.capabilities.permitted | kept,
-        inheritable: plan.capabilities.inheritable,
+        inheritable: if on(Protection::Inheritable) {
+            plan.capabilities.inheritable
+        } else {
+            plan.capabilities.permitted
+        },
     })
 }
 
@@ -225,7 +238,11 @@ fn set_capabilities(plan: &ProcessPlan, kept: CapabilitySet) -> rustix::io::Resu
 /// that was left open would be a way out (CVE-2024-21626).
 fn change_directory(plan: &ProcessPlan) -> rustix::io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::NO_MAGICLINKS;
+    let resolve = if on(Protection::WorkingDirectory) {
+        ResolveFlags::NO_MAGICLINKS
+    } else {
+        ResolveFlags::empty()
+    };
     let directory = rustix::fs::openat2(CWD, &plan.cwd, flags, Mode::empty(), resolve)?;
     rustix::process::fchdir(directory)
 }

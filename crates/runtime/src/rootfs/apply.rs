@@ -16,10 +16,11 @@ use super::devices::DevicePlan;
 use super::target::{Missing, find, find_or_make, find_or_make_nofollow, open};
 use super::{Action, FilesystemPlan, RootfsPlan, RootfsStep};
 use crate::process::message::{At, Failure, Step};
+use crate::protection::{Protection, on};
 
 type Done<T = ()> = Result<T, Failure>;
 
-/// Attaches the root, mounts everything and makes the devices. Answers the container's procfs, where one is mounted.
+/// Attaches the root, mounts everything and makes the devices. Answers the procfs that is the container's `/proc`.
 pub(crate) fn mount(plan: &RootfsPlan, user_namespace: bool) -> Done<Option<OwnedFd>> {
     let slave = MountAttributes::default().propagation(propagation::SLAVE);
     set_attributes_at(c"/", &slave, true).at(Step::RootPropagation)?;
@@ -29,9 +30,14 @@ pub(crate) fn mount(plan: &RootfsPlan, user_namespace: bool) -> Done<Option<Owne
     let root = plan.tree.as_fd();
     let mut proc = None;
     for (index, step) in plan.steps.iter().enumerate() {
-        if let Some(mounted) = mount_step(root, index, step)? {
-            proc = Some(mounted);
+        let mounted = mount_step(root, index, step)?;
+        // What is mounted over it later, as a bind of the host's, takes its place.
+        if step.target.as_c_str() == c"proc" && !matches!(step.action, Action::Change { .. }) {
+            proc = mounted;
         }
+    }
+    if !plan.devices.is_empty() || !plan.links.is_empty() {
+        refuse_link(root, c"dev").at(Step::DeviceLink)?;
     }
     for (index, device) in plan.devices.iter().enumerate() {
         make_device(root, device, user_namespace).at_index(Step::Device, index)?;
@@ -165,6 +171,18 @@ fn directory_of(root: BorrowedFd<'_>, directory: &[u8]) -> rustix::io::Result<Ow
     find_or_make(root, path, Missing::Directory)
 }
 
+/// Devices are made one by one, by path, and so in a directory that stays the same one.
+fn refuse_link(root: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<()> {
+    if !on(Protection::RealDirectory) {
+        return Ok(());
+    }
+    match open(root, path, OFlags::PATH, ResolveFlags::NO_SYMLINKS) {
+        // It will be made.
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 fn make_device(
     root: BorrowedFd<'_>,
     device: &DevicePlan,
@@ -228,11 +246,13 @@ fn make_links(root: BorrowedFd<'_>, plan: &RootfsPlan) -> Done {
     Ok(())
 }
 
-/// Masks and protects paths, while the host's `/dev/null` can still be reached.
-pub(crate) fn protect(plan: &RootfsPlan) -> Done {
+/// Masks and protects paths, while the host's `/dev/null` can still be reached. Those below `/proc` are looked up from
+/// `proc`, the mount itself, if there is one: whatever somebody makes of the name `/proc` meanwhile, they are masked.
+pub(crate) fn protect(plan: &RootfsPlan, proc: Option<BorrowedFd<'_>>) -> Done {
     let root = plan.tree.as_fd();
-    for (index, path) in plan.read_only.iter().enumerate() {
-        let Some(target) = present(root, path).at_index(Step::ReadOnlyPath, index)? else {
+    let read_only = if on(Protection::ReadOnlyPaths) { plan.read_only.as_slice() } else { &[] };
+    for (index, path) in read_only.iter().enumerate() {
+        let Some(target) = present(root, proc, path).at_index(Step::ReadOnlyPath, index)? else {
             continue;
         };
         let read_only = MountAttributes::default().set(attribute::READ_ONLY);
@@ -241,13 +261,13 @@ pub(crate) fn protect(plan: &RootfsPlan) -> Done {
             .and_then(|tree| attach(tree, target))
             .at_index(Step::ReadOnlyPath, index)?;
     }
-    if plan.masked.is_empty() {
+    if plan.masked.is_empty() || !on(Protection::MaskedPaths) {
         return Ok(());
     }
     let null = null_device()?;
     let mut empty: Option<OwnedFd> = None;
     for (index, path) in plan.masked.iter().enumerate() {
-        let Some(target) = present(root, path).at_index(Step::Mask, index)? else { continue };
+        let Some(target) = present(root, proc, path).at_index(Step::Mask, index)? else { continue };
         let stat = rustix::fs::fstat(&target).at_index(Step::Mask, index)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             clone_tree(null.as_fd(), c"", false)
@@ -266,8 +286,19 @@ pub(crate) fn protect(plan: &RootfsPlan) -> Done {
 }
 
 /// A target that is there; what is not there need not be hidden.
-fn present(root: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
-    match find(root, path) {
+fn present(
+    root: BorrowedFd<'_>,
+    proc: Option<BorrowedFd<'_>>,
+    path: &CStr,
+) -> rustix::io::Result<Option<OwnedFd>> {
+    let bytes = path.to_bytes_with_nul();
+    let below = bytes.strip_prefix(b"proc/").filter(|rest| !rest.windows(2).any(|it| it == b".."));
+    let below = below.and_then(|rest| CStr::from_bytes_with_nul(rest).ok());
+    let found = match (proc, below) {
+        (Some(proc), Some(rest)) => find(proc, rest),
+        _ => find(root, path),
+    };
+    match found {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno),
@@ -282,7 +313,11 @@ fn null_device() -> Done<OwnedFd> {
     let stat = rustix::fs::fstat(&null).at(Step::MaskSource)?;
     let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && stat.st_rdev == rustix::fs::makedev(1, 3);
-    if genuine { Ok(null) } else { Err(Failure::new(Step::MaskSource, 0, Errno::NODEV)) }
+    if genuine || !on(Protection::NullDevice) {
+        Ok(null)
+    } else {
+        Err(Failure::new(Step::MaskSource, 0, Errno::NODEV))
+    }
 }
 
 /// One read-only empty filesystem, shared by all masked directories.
@@ -310,7 +345,9 @@ pub(crate) fn proc_file(
     path: &CStr,
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
-    open(proc, path, flags, ResolveFlags::NO_XDEV)
+    let whole =
+        if on(Protection::ProcOvermount) { ResolveFlags::NO_XDEV } else { ResolveFlags::empty() };
+    open(proc, path, flags, whole)
 }
 
 /// Writes the kernel parameters.

@@ -1,6 +1,6 @@
 //! The mounts of a configuration, opened or prepared by the caller.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -15,6 +15,7 @@ use crate::cgroup::Placement;
 use crate::container::RootfsMount;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::parent::user_namespace;
+use crate::protection::{Protection, on};
 
 /// What the mounts of one container have in common.
 pub(crate) struct MountContext<'a> {
@@ -66,7 +67,7 @@ fn prepare_one(
         action,
         target: target.clone(),
         target_is_file,
-        target_nofollow: options.target_nofollow,
+        target_nofollow: options.target_nofollow || must_be_directory(kind, &target),
         label: label.to_owned(),
     };
     if options.copy_up && kind != "tmpfs" {
@@ -99,12 +100,21 @@ fn prepare_one(
     Ok(())
 }
 
+/// Whether a target is refused when it is a link. What is mounted there is masked, made read-only or filled with
+/// devices afterwards, by the same path; behind a link, that path could lead into a volume by then, where a neighbour
+/// swaps what is there (CVE-2019-19921, CVE-2023-27561, CVE-2026-41579).
+fn must_be_directory(kind: &str, target: &CStr) -> bool {
+    let path = target.to_bytes();
+    let meant = matches!(kind, "proc" | "sysfs") || matches!(path, b"proc" | b"sys" | b"dev");
+    meant && !path.is_empty() && on(Protection::RealDirectory)
+}
+
 /// Where the source of a bind mount leads, if it is a link.
 fn link_of(context: &MountContext<'_>, mount: &Mount) -> Option<PathBuf> {
     std::fs::read_link(context.bundle.join(mount.source().as_ref()?)).ok()
 }
 
-/// A target without the leading slash.
+/// A target without the slashes around it.
 pub(crate) fn target(destination: &Path) -> Result<CString> {
     let invalid =
         |what| Error::new(ErrorKind::InvalidInput, format!("{}: {what}", destination.display()));
@@ -113,7 +123,8 @@ pub(crate) fn target(destination: &Path) -> Result<CString> {
         return Err(invalid("a mount destination has 1 to 4095 bytes"));
     }
     let start = bytes.iter().position(|byte| *byte != b'/').unwrap_or(bytes.len());
-    CString::new(&bytes[start..]).map_err(|_| invalid("it contains a zero byte"))
+    let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(start, |last| last + 1);
+    CString::new(&bytes[start..end]).map_err(|_| invalid("it contains a zero byte"))
 }
 
 fn bind(
@@ -456,9 +467,10 @@ mod tests {
     }
 
     #[test]
-    fn targets_lose_their_leading_slashes() {
+    fn targets_lose_the_slashes_around_them() {
         assert_eq!(target(Path::new("//proc")).unwrap().as_c_str(), c"proc");
-        assert_eq!(target(Path::new("/")).unwrap().as_c_str(), c"");
+        assert_eq!(target(Path::new("/a/b//")).unwrap().as_c_str(), c"a/b");
+        assert_eq!(target(Path::new("//")).unwrap().as_c_str(), c"");
         assert!(target(Path::new("")).is_err());
     }
 }

@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::protection::{Protection, on};
+
 const PATH_MAX: usize = 4096;
 /// path_resolution(7)
 const LINKS_MAX: usize = 40;
@@ -36,7 +38,10 @@ pub(crate) fn open(
     resolve: ResolveFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let path = if path.is_empty() { c"." } else { path };
-    let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let resolve = match on(Protection::RootConfinement) {
+        true => resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        false => ResolveFlags::empty(),
+    };
     for _ in 0..ATTEMPTS {
         let flags = flags | OFlags::CLOEXEC;
         match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {

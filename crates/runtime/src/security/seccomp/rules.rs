@@ -9,6 +9,7 @@ use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule}
 
 use super::table::TABLE;
 use crate::error::{Error, ErrorKind, Result};
+use crate::protection::{Protection, on};
 
 /// `MAX_ERRNO`: the kernel caps what a filter returns.
 const ERRNO_LIMIT: u32 = 4095;
@@ -264,6 +265,9 @@ fn condition(name: &str, arg: &LinuxSeccompArg) -> Result<SeccompCondition> {
 /// Arguments that the kernel declares as `int` or `unsigned int` (its `SYSCALL_DEFINE`s), of calls that profiles filter
 /// by argument. A call that is missing here is compared whole, as libseccomp does.
 pub(super) fn takes_32_bits(name: &str, index: usize) -> bool {
+    if !on(Protection::LowWord) {
+        return false;
+    }
     let indices: &[usize] = match name {
         "socket" | "socketpair" | "setsockopt" | "getsockopt" => &[0, 1, 2],
         "ioctl" | "fcntl" | "fcntl64" | "setns" | "seccomp" | "shutdown" => &[0, 1],

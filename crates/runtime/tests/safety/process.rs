@@ -1,0 +1,108 @@
+//! Attacks by what a container's process inherits or may call.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use brig_runtime::protection::{Protection, without};
+use brig_runtime::security::seccomp;
+use serde_json::json;
+
+use crate::support::Fixture;
+use crate::{alone, proven};
+
+/// R6 (CVE-2024-21626): the working directory is a directory of the host that the caller left open. Either of two
+/// protections is enough.
+#[test]
+fn no_descriptor_of_the_caller_is_a_way_out() {
+    let Some(mut fixture) = Fixture::new("no_descriptor_of_the_caller_is_a_way_out") else {
+        return;
+    };
+    let _alone = alone();
+    let host = tempfile::tempdir().unwrap();
+    std::fs::write(host.path().join("of-the-host"), "").unwrap();
+    let flags = rustix::fs::OFlags::RDONLY;
+    let leak = rustix::fs::open(host.path(), flags, rustix::fs::Mode::empty()).unwrap();
+    fixture.set("/process/cwd", json!(format!("/proc/self/fd/{}", leak.as_fd().as_raw_fd())));
+    fixture.script("ls");
+    let attack = || fixture.run().is_ok_and(|output| output.stdout.contains("of-the-host"));
+    proven(&[Protection::WorkingDirectory, Protection::Descriptors], attack);
+    for alone in [Protection::WorkingDirectory, Protection::Descriptors] {
+        assert!(!without(&[alone], attack), "{alone:?} was the only one");
+    }
+}
+
+/// R6: the program sees its three standard descriptors. (`ls` opens the fourth itself.)
+#[test]
+fn the_program_has_three_descriptors() {
+    let Some(mut fixture) = Fixture::new("the_program_has_three_descriptors") else { return };
+    let _alone = alone();
+    let flags = rustix::fs::OFlags::RDONLY;
+    let leaks: Vec<_> =
+        (0..10).map(|_| rustix::fs::open("/", flags, rustix::fs::Mode::empty()).unwrap()).collect();
+    fixture.set("/process/args", json!(["ls", "/proc/self/fd"]));
+    proven(&[Protection::Descriptors], || {
+        fixture.run().unwrap().stdout.split_whitespace().count() > 4
+    });
+    drop(leaks);
+}
+
+/// R8 (CVE-2022-24769 and its kin): inheritable capabilities that nobody asked for.
+#[test]
+fn no_capability_is_inheritable_unasked() {
+    let Some(mut fixture) = Fixture::new("no_capability_is_inheritable_unasked") else { return };
+    let _alone = alone();
+    fixture.set("/process/args", json!(["grep", "CapInh", "/proc/self/status"]));
+    proven(&[Protection::Inheritable], || {
+        fixture.run().unwrap().stdout != "CapInh:\t0000000000000000\n"
+    });
+}
+
+/// R14 (CVE-2016-10124): a process in the caller's session reads from and pushes into the caller's terminal.
+#[test]
+fn a_container_is_not_in_the_callers_session() {
+    let Some(mut fixture) = Fixture::new("a_container_is_not_in_the_callers_session") else {
+        return;
+    };
+    let _alone = alone();
+    fixture.set("/process/args", json!(["sleep", "1000"]));
+    let own = rustix::process::getsid(None).unwrap();
+    proven(&[Protection::Session], || {
+        let created = fixture.start();
+        let pid = rustix::process::Pid::from_raw(created.pid);
+        let shared = rustix::process::getsid(pid).unwrap() == own;
+        created.container.delete(true).unwrap();
+        let _ = brig_runtime::pidfd::wait_child(created.pidfd.as_fd());
+        shared
+    });
+}
+
+/// R15: the kernel takes a socket's family from the low word, so 2^32 + 40 opens what 40 would.
+#[test]
+fn high_words_do_not_open_a_denied_family() {
+    let _alone = alone();
+    let profile = serde_json::from_value(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{
+            "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77,
+            "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_EQ"}]
+        }]
+    }))
+    .unwrap();
+    proven(&[Protection::LowWord], || {
+        let program = seccomp::compile(&profile).unwrap();
+        // A filter without TSYNC binds its own thread and ends with it.
+        std::thread::spawn(move || {
+            assert!(program.install().unwrap().is_none());
+            socket_of_family((1 << 32) | 40) != Some(77)
+        })
+        .join()
+        .unwrap()
+    });
+}
+
+/// The error number of socket(2) with a family that no safe wrapper can pass on.
+#[expect(unsafe_code, reason = "the safe wrappers take a family of 16 bits")]
+fn socket_of_family(family: u64) -> Option<i32> {
+    // SAFETY: the call takes three integers; what it opens stays open until the test ends.
+    let answer = unsafe { libc::syscall(libc::SYS_socket, family, libc::SOCK_STREAM, 0) };
+    (answer < 0).then(|| std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
