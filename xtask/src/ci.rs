@@ -28,6 +28,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--features",
+        tests::SAFETY_FEATURE,
         "--",
         "-D",
         "warnings",

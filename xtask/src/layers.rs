@@ -57,12 +57,16 @@ const WITHOUT_TOKIO: &[&str] = &[
 /// Crates that may hold `unsafe` code in files that opt in (invariant 12).
 const MAY_BE_UNSAFE: &[&str] = &["linux", "runtime"];
 
+/// A feature that takes protections away, for tests that prove them, and the only crate that may know it.
+const UNSAFE_FEATURE: (&str, &str) = ("unsafe-for-tests", "brig-runtime");
+
 /// Checks every rule and reports all violations at once.
 pub(crate) fn check() -> Result<()> {
     let graph = Graph::load()?;
     let mut broken = Vec::new();
     broken.extend(forbidden_imports(&graph));
     broken.extend(forbidden_tokio(&graph));
+    broken.extend(enables_unsafe_feature(&graph));
     broken.extend(missing_forbid_unsafe()?);
     if !broken.is_empty() {
         bail!("the layers are broken (see ARCHITECTURE.md):\n  {}", broken.join("\n  "));
@@ -102,6 +106,20 @@ fn forbidden_tokio(graph: &Graph) -> Vec<String> {
         .collect()
 }
 
+/// No crate of ours may enable the feature that tests switch protections off with, in any kind of dependency: cargo
+/// unites features, so a program built together with such a crate would have it too.
+fn enables_unsafe_feature(graph: &Graph) -> Vec<String> {
+    let (feature, owner) = UNSAFE_FEATURE;
+    let users = graph.features.iter().filter(|(_, words)| words.contains(feature));
+    users
+        .map(|(name, _)| {
+            format!(
+                "{name} enables {owner}/{feature}: only a test's command line may (CONTRIBUTING.md)"
+            )
+        })
+        .collect()
+}
+
 fn missing_forbid_unsafe() -> Result<Vec<String>> {
     let mut broken = Vec::new();
     for entry in fs::read_dir(workspace().join("crates")).context("list crates")? {
@@ -122,6 +140,8 @@ fn missing_forbid_unsafe() -> Result<Vec<String>> {
 struct Graph {
     ours: BTreeSet<String>,
     edges: BTreeMap<String, BTreeSet<String>>,
+    /// By crate of ours: the features that it asks of its dependencies, or turns on through its own.
+    features: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Graph {
@@ -133,7 +153,8 @@ impl Graph {
             names.insert(string(&package["id"]), string(&package["name"]));
         }
         let name_of = |id: &Value| names.get(&string(id)).cloned().unwrap_or_default();
-        let ours = array(&metadata["workspace_members"]).iter().map(name_of).collect();
+        let ours: BTreeSet<String> =
+            array(&metadata["workspace_members"]).iter().map(name_of).collect();
         let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for node in array(&metadata["resolve"]["nodes"]) {
             let targets = edges.entry(name_of(&node["id"])).or_default();
@@ -146,7 +167,12 @@ impl Graph {
                 }
             }
         }
-        Ok(Self { ours, edges })
+        let packages = array(&metadata["packages"]).iter();
+        let features = packages
+            .map(|package| (string(&package["name"]), features_used(package)))
+            .filter(|(name, _)| ours.contains(name))
+            .collect();
+        Ok(Self { ours, edges, features })
     }
 
     fn direct(&self, name: &str) -> impl Iterator<Item = &String> {
@@ -175,6 +201,14 @@ impl Graph {
         }
         None
     }
+}
+
+/// What a package asks of its dependencies, and what each of its own features turns on, without the crate's name before it.
+fn features_used(package: &Value) -> BTreeSet<String> {
+    let asked = array(&package["dependencies"]).iter().flat_map(|it| array(&it["features"]));
+    let own = package["features"].as_object().into_iter().flat_map(|features| features.values());
+    let words = asked.chain(own.flat_map(array)).map(string);
+    words.map(|word| word.rsplit('/').next().unwrap_or_default().to_owned()).collect()
 }
 
 fn array(value: &Value) -> &[Value] {

@@ -44,6 +44,9 @@ const PACKAGES: &[&str] = &[
     "util-linux",
 ];
 
+/// Lets the tests of known attacks switch protections off.
+pub(crate) const SAFETY_FEATURE: &str = "brig-runtime/unsafe-for-tests";
+
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
     /// Only tests whose name contains this
@@ -76,6 +79,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         all.args(["test", "--locked", "--no-fail-fast", "--workspace"])
             .env("BRIG_TEST_PROGRAMS", target_directory().join("debug"));
         total.add(suite(&mut all, options.filter.as_deref())?);
+        step("Known attacks, without and with their protections");
+        total.add(suite(&mut safety(), options.filter.as_deref())?);
     }
     let leaks = before.grown(&Snapshot::take());
     total.report(&leaks);
@@ -86,6 +91,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("no test ran: is the filter right?");
     }
     Ok(())
+}
+
+/// The tests that switch protections off. They have a build of the runtime of their own, which no program shares.
+pub(crate) fn safety() -> Command {
+    let mut command = cargo();
+    command.args(["test", "--locked", "--workspace", "--features", SAFETY_FEATURE]);
+    command.args(["--test", "safety"]);
+    command
 }
 
 /// The programs that have points at which a test makes them fail, beside the ordinary ones. Built first, since cargo
