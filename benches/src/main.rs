@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark speaks to its user")]
 
 mod density;
+mod images;
 mod logs;
 mod peers;
 mod sample;
@@ -44,6 +45,8 @@ enum Benchmark {
     Start(start::Options),
     /// Memory and threads of shims and daemons, and a thousand containers started, listed, adopted and removed
     Density(density::Options),
+    /// Pull, removal, load and push of three images, by brig (as directories and as EROFS images), docker and podman
+    Images(images::Options),
     /// Ten containers that log ten thousand lines a second each, with rotation, while brigd is killed
     Logs(logs::Options),
     /// Writes numbered lines: what a container of `logs` runs
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let result = match &arguments.benchmark {
         Benchmark::Start(options) => start::run(options),
         Benchmark::Density(options) => density::run(options),
+        Benchmark::Images(options) => images::run(options),
         Benchmark::Logs(options) => logs::run(options),
         Benchmark::WriteLines(options) => logs::write_lines(options),
     };

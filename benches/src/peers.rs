@@ -33,7 +33,7 @@ impl Docker {
     }
 
     /// Starts a dockerd and waits until it listens.
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("brig-bench-docker-").tempdir()?;
         let path = |name: &str| directory.path().join(name);
         let log = fs::File::create(path("log")).context("create dockerd's log")?;
@@ -74,6 +74,11 @@ impl Docker {
         self.directory.path().join("sock")
     }
 
+    /// The daemon's process id.
+    pub(crate) fn daemon_pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
     fn wait_until_it_listens(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(self.socket()).is_err() {
@@ -112,7 +117,7 @@ impl Podman {
     }
 
     /// Prepares directories and a configuration for podman.
-    fn prepare() -> Result<Self> {
+    pub(crate) fn prepare() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("brig-bench-podman-").tempdir()?;
         // Without CAP_SYS_RESOURCE podman may not raise limits, so it is told the ones there are.
         let configuration =

@@ -13,13 +13,16 @@ const PACKAGES: &[&str] = &[
     "aardvark-dns",
     "busybox-static",
     "conmon",
+    "curl",
     "docker.io",
+    "docker-registry",
     "iproute2",
     "netavark",
     "nftables",
     "iptables",
     "podman",
     "runc",
+    "skopeo",
     "util-linux",
 ];
 
