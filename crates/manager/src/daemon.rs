@@ -183,6 +183,9 @@ async fn sweep(shared: &Arc<Shared>) {
     if let Err(error) = swept.await {
         tracing::warn!("remove what a former engine left: {}", error.report());
     }
+    if let Err(error) = shared.images.remove_unused_layers().await {
+        tracing::warn!("remove layers that nothing uses: {}", error.report());
+    }
     // What takes long goes on behind.
     shared.images.sweep_behind();
     shared.images.settle_behind();

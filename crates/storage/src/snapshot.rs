@@ -199,7 +199,8 @@ impl Snapshots {
     }
 
     /// Removes a snapshot from the index and from its place. Its files are deleted by [`Snapshots::sweep`], which may
-    /// run behind; a crash in between loses nothing, since the next sweep finds them.
+    /// run behind; a crash in between loses nothing, since the next sweep finds them. A power cut before that sweep may
+    /// bring the snapshot back, whole: whoever removes what nobody needs does so at the start, too.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` while another snapshot stands on it.
@@ -245,8 +246,7 @@ impl Snapshots {
         let mut index = self.index();
         index.unsettled.remove(&number);
         index.removing.insert(number, usage);
-        drop(index);
-        sync_directory(&self.shared.root)
+        Ok(())
     }
 
     /// What removed layers still take, until [`Snapshots::sweep`] has deleted them.
@@ -264,9 +264,15 @@ impl Snapshots {
     /// The first failure, with the number of others.
     pub fn sweep(&self) -> Result<()> {
         let mut failures = Vec::new();
-        for entry in self.shared.root.read_dir("").attempt(|| "list the snapshots".into())? {
-            let name = entry.name.to_string_lossy();
-            let Some(number) = name.strip_prefix(REMOVING) else { continue };
+        let entries = self.shared.root.read_dir("").attempt(|| "list the snapshots".into())?;
+        let names = entries.iter().map(|entry| entry.name.to_string_lossy());
+        let removed: Vec<_> = names.filter(|name| name.starts_with(REMOVING)).collect();
+        if !removed.is_empty() {
+            // No file may go for good before its snapshot has.
+            sync_directory(&self.shared.root)?;
+        }
+        for name in removed {
+            let number = &name[REMOVING.len()..];
             image::detach(&self.shared.root, &self.shared.path, &name)?;
             match self.shared.root.remove_all(&*name) {
                 Ok(()) => drop(number.parse().map(|number| self.index().removing.remove(&number))),

@@ -228,6 +228,12 @@ impl Images {
         self.0.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Does what the removal of an image would have done, had a power cut not undone it.
+    pub(crate) async fn remove_unused_layers(&self) -> Result<()> {
+        let _alone = self.0.removal.write().await;
+        self.blocking(Self::sweep_layers).await.map(drop)
+    }
+
     /// Removes snapshots of layers that no image and no container stands on.
     pub(super) fn sweep_layers(&self) -> Result<Vec<String>> {
         let mut needed: std::collections::BTreeSet<String> = std::collections::BTreeSet::new();
