@@ -153,6 +153,23 @@ impl Tree {
         })
     }
 
+    /// Refuses a path at which a volume or file is attached, unless a directory meets a directory there.
+    pub(crate) fn check_attached(&self, path: &Path, is_directory: bool) -> Result<()> {
+        let is_in_the_way = |attached: &Attached| {
+            attached.path.file_name() == path.file_name()
+                && !(is_directory && matches!(attached.place, Place::Directory(_)))
+        };
+        // Looking at names first: most archives have nothing to do with attachments.
+        if !self.attachments.iter().any(is_in_the_way) {
+            return Ok(());
+        }
+        let path = self.canonical(path, false)?;
+        if self.attachments.iter().any(|it| it.path == path && is_in_the_way(it)) {
+            return Err(busy(&path));
+        }
+        Ok(())
+    }
+
     /// A tree that is one directory, ours to write.
     pub(crate) fn of_root(root: Root) -> Self {
         Self { root, attachments: Vec::new() }
@@ -211,6 +228,15 @@ impl Tree {
         names.sort();
         Ok(names)
     }
+}
+
+/// As Docker: what is mounted into a container is not replaced by a copy.
+pub(crate) fn busy(path: &Path) -> Error {
+    let problem = format!(
+        "replace {}: it is mounted into the container (device or resource busy); copy to its source instead",
+        path.display()
+    );
+    Error::new(ErrorKind::Conflict, problem)
 }
 
 fn read_only(path: &Path) -> Error {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use brig_linux::path::{Root, file_type};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::attributes;
@@ -24,6 +24,7 @@ use super::{OPAQUE_NAME, WHITEOUT_PREFIX, is_bookkeeping, is_whiteout};
 use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::tarball::reader::TarReader;
 use crate::tarball::{Attributes, Entry, EntryKind, Limits, Time};
+use crate::tree::busy;
 
 /// How often a name is cleared and created again when somebody keeps putting something there.
 const CREATE_ATTEMPTS: u32 = 16;
@@ -89,6 +90,10 @@ impl Extractor<'_, '_> {
             if matches!(entry.kind, EntryKind::CharacterDevice(0, 0)) {
                 return Err(Error::integrity("device 0:0 would hide a file in overlayfs"));
             }
+        }
+        if let Target::Tree(target) = &self.target {
+            let path = target.base.join(&entry.path);
+            target.tree.check_attached(&path, entry.kind == EntryKind::Directory)?;
         }
         let parent = self.parent(directory)?;
         let attributes = &self.effective(&entry.attributes);
@@ -330,6 +335,10 @@ impl Extractor<'_, '_> {
             ));
         }
         let attempt = || format!("replace {}", name.display());
+        // The kernel would let us: of another namespace it unmounts what is in the way.
+        if matches!(self.target, Target::Tree(_)) && is_mounted(parent, name).attempt(attempt)? {
+            return Err(busy(Path::new(name)));
+        }
         if is_directory {
             // Open descriptors may be of directories that vanish now.
             self.parents.clear();
@@ -376,6 +385,16 @@ impl Extractor<'_, '_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether something is mounted at a name (statx(2), Linux 5.8).
+fn is_mounted(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    match rustix::fs::statx(parent, name, flags, StatxFlags::TYPE) {
+        Ok(stat) => Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -178,6 +178,73 @@ fn a_running_process_root_is_opened_only_while_it_runs() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
+#[test]
+fn what_is_mounted_into_a_container_is_not_replaced() {
+    let (directory, storage) = storage();
+    let (file, volume) = (directory.path().join("bound"), directory.path().join("volume"));
+    fs::write(&file, "bound").unwrap();
+    fs::create_dir(&volume).unwrap();
+    let attach = |path: &str, source: &Path| Attachment {
+        path: path.into(),
+        source: open(source),
+        read_only: false,
+    };
+    let attachments = vec![attach("/etc/passwd", &file), attach("/vol", &volume)];
+    let tree = container_with(&storage, attachments);
+    let options = WriteOptions::default();
+    for archive in [
+        Archive::new().file("etc/passwd", "x"),
+        Archive::new().symlink("etc/passwd", "x"),
+        Archive::new().file("abs/passwd", "x"),
+        Archive::new().hard_link("etc/passwd", "data/file"),
+        Archive::new().file("vol", "x"),
+    ] {
+        let error = tree.write_tar("/", &mut archive.finish().as_slice(), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    }
+    let beside = Archive::new().directory("vol/", 0o755).file("vol/passwd", "x").finish();
+    tree.write_tar("/", &mut beside.as_slice(), &options).unwrap();
+    assert_eq!(fs::read(volume.join("passwd")).unwrap(), b"x");
+    assert_eq!(fs::read(&file).unwrap(), b"bound");
+}
+
+#[test]
+fn what_a_running_container_has_mounted_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir_all(path("root/volume")).unwrap();
+    for name in ["root/file", "root/volume/kept"] {
+        fs::write(path(name), "beneath").unwrap();
+    }
+    // What chroot(8) needs is not in the tree: the shell itself waits, with its root as it is.
+    let script = "mount --bind root/file root/file && mount --bind root/volume root/volume && echo && read x";
+    let mut shell = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .current_dir(directory.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let tree = Tree::of_process(shell.id(), pidfd.as_fd()).unwrap();
+    let base = path("root");
+    let options = WriteOptions::default();
+    for name in ["file", "volume"] {
+        let archive = Archive::new().file(name, "x").finish();
+        let error = tree.write_tar(&base, &mut archive.as_slice(), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    }
+    let other = Archive::new().file("other", "x").file("volume/new", "y").finish();
+    tree.write_tar(&base, &mut other.as_slice(), &options).unwrap();
+    assert_eq!(fs::read(path("root/volume/new")).unwrap(), b"y");
+    assert_eq!(fs::read(path("root/volume/kept")).unwrap(), b"beneath");
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    assert_eq!(fs::read(path("root/file")).unwrap(), b"beneath");
+}
+
 /// D1 of the regression catalogue: copies in and out race with a container that swaps a directory and a link.
 #[test]
 fn copies_racing_with_a_hostile_container_stay_inside() {
