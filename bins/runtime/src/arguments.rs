@@ -139,7 +139,8 @@ pub(crate) fn switch(parser: &mut Parser) -> anyhow::Result<()> {
 }
 
 fn version() -> String {
-    format!("brig-runtime version {}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+    let (own, spec) = (env!("CARGO_PKG_VERSION"), brig_runtime::SPEC_VERSION);
+    format!("brig-runtime version {own}\nspec: {spec}\n")
 }
 
 /// The one container id that most commands take.

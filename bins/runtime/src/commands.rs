@@ -39,8 +39,16 @@ pub(crate) fn run(global: &Global, mut parser: Parser) -> anyhow::Result<u8> {
         "update" => update::run(global, parser),
         "events" => events::run(global, parser),
         "spec" => spec::run(parser),
-        "features" => features::run(),
+        "features" => features::run(parser),
         other => bail!("unknown command {other:?}; `brig-runtime --help` lists them"),
+    }
+}
+
+/// Parses a command that takes nothing.
+fn no_arguments(parser: &mut Parser) -> anyhow::Result<()> {
+    match parser.next()? {
+        None => Ok(()),
+        Some(other) => Err(other.unexpected().into()),
     }
 }
 

@@ -73,3 +73,15 @@ pub fn install(filter: &[Instruction], flags: u32) -> Result<Option<OwnedFd>, Er
     // SAFETY: seccomp(2) has just returned this descriptor (close-on-exec), so nothing else owns it.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(listener) }))
 }
+
+/// Whether the kernel knows a flag of seccomp(2). Asks with a filter that cannot be read, so nothing is installed.
+#[must_use]
+pub fn knows_flag(flag: u32) -> bool {
+    // The kernel takes these only together with a listener.
+    let with = if flag == FLAG_WAIT_KILLABLE_RECV { FLAG_NEW_LISTENER } else { 0 };
+    // SAFETY: the null pointer is never read by this process; the kernel checks the flags, then answers EFAULT.
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flag | with, std::ptr::null::<Program>())
+    };
+    result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use brig_linux::process::Strings;
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Hooks};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::plan::ChildHook;
@@ -28,9 +28,31 @@ fn check(hook: &Hook, kind: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks hooks that the caller runs itself.
-pub(crate) fn validate(hooks: &[Hook], kind: &str) -> Result<()> {
-    hooks.iter().try_for_each(|hook| check(hook, kind))
+/// The hooks of a configuration by the point of the container's life at which they run, in its order.
+pub(crate) fn kinds(hooks: &Hooks) -> [(&'static str, &[Hook]); 6] {
+    let prestart = hooks.prestart();
+    [
+        ("prestart", prestart),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("startContainer", hooks.start_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ]
+    .map(|(name, hooks)| (name, hooks.as_deref().unwrap_or_default()))
+}
+
+/// Checks the hooks of a configuration, of which each point may have `most`.
+pub(crate) fn validate(hooks: &Hooks, most: usize) -> Result<()> {
+    for (kind, hooks) in kinds(hooks) {
+        if hooks.len() > most {
+            let text =
+                format!("hooks.{kind} has {} entries, at most {most} are allowed", hooks.len());
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        hooks.iter().try_for_each(|hook| check(hook, kind))?;
+    }
+    Ok(())
 }
 
 /// Prepares hooks that init runs.

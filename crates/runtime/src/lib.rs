@@ -40,6 +40,7 @@ mod bundle;
 pub mod cgroup;
 pub mod container;
 pub mod error;
+pub mod features;
 mod hooks;
 mod network;
 mod process;
@@ -61,6 +62,9 @@ pub use container::{
     KillScope, RootfsMount, Runtime, Status, Stdio,
 };
 pub use error::{Error, ErrorKind, Result};
+
+/// The version of the OCI runtime specification that this runtime follows.
+pub const SPEC_VERSION: &str = "1.3.0";
 
 /// Names of all capabilities that a configuration can give.
 pub const CAPABILITIES: [&str; 41] = brig_linux::capability::NAMES;

@@ -39,7 +39,7 @@ pub(super) fn run(parser: &mut Parser) -> anyhow::Result<u8> {
 fn default() -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": brig_runtime::SPEC_VERSION,
         "process": {
             "terminal": true,
             "user": {"uid": 0, "gid": 0},

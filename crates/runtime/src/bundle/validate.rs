@@ -44,16 +44,7 @@ pub(crate) fn validate(spec: &Spec) -> Result<()> {
     }
     limit("mounts", spec.mounts().as_ref().map(Vec::len), MOUNTS_MAX)?;
     if let Some(hooks) = spec.hooks() {
-        for (name, hooks) in [
-            ("createRuntime", hooks.create_runtime()),
-            ("createContainer", hooks.create_container()),
-            ("startContainer", hooks.start_container()),
-            ("poststart", hooks.poststart()),
-            ("poststop", hooks.poststop()),
-        ] {
-            limit(&format!("hooks.{name}"), hooks.as_ref().map(Vec::len), HOOKS_MAX)?;
-            crate::hooks::validate(hooks.as_deref().unwrap_or_default(), name)?;
-        }
+        crate::hooks::validate(hooks, HOOKS_MAX)?;
     }
     for (name, value) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
         if value.as_ref().is_some_and(|value| value.len() > 64 || value.contains('\0')) {

@@ -17,6 +17,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::annotations::PREFIX as ANNOTATION_PREFIX;
 use self::bus::{Bus, CallError, Method, Value, Writer};
 use super::failure::{self, Result};
 use super::{Mode, cpu, devices};

@@ -67,65 +67,109 @@ fn parse_one(option: &str, parsed: &mut MountOptions) {
         parsed.propagation.push(kind);
         return;
     }
-    match option {
-        "bind" => parsed.bind = true,
-        "rbind" => {
-            parsed.bind = true;
-            parsed.recursive_bind = true;
-        }
-        "remount" => parsed.remount = true,
-        "idmap" => parsed.id_map = Some(false),
-        "ridmap" => parsed.id_map = Some(true),
-        "defaults" | "async" | "nomand" | "norelatime" | "nostrictatime" | "loud" | "" => {}
-        "tmpcopyup" => parsed.copy_up = true,
-        "copy-symlink" => parsed.copy_link = true,
-        "src-nofollow" => parsed.source_nofollow = true,
-        "dest-nofollow" => parsed.target_nofollow = true,
-        _ => parsed.data.push(match option.split_once('=') {
-            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-            None => (option.to_owned(), None),
-        }),
+    if let Some((_, switch)) = SWITCHES.iter().find(|(name, _)| *name == option) {
+        switch(parsed);
+        return;
     }
+    if option.is_empty() || DEFAULTS.contains(&option) {
+        return;
+    }
+    parsed.data.push(match option.split_once('=') {
+        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+        None => (option.to_owned(), None),
+    });
 }
 
 fn change(attributes: MountAttributes, bits: u64, set: bool) -> MountAttributes {
     if set { attributes.set(bits) } else { attributes.clear(bits) }
 }
 
+/// Options that are attributes of a mount: the kernel's bit, and whether it is set or cleared. Each has a recursive form
+/// with an `r` in front.
+const ATTRIBUTES: [(&str, u64, bool); 16] = [
+    ("ro", attribute::READ_ONLY, true),
+    ("rw", attribute::READ_ONLY, false),
+    ("nosuid", attribute::NO_SUID, true),
+    ("suid", attribute::NO_SUID, false),
+    ("nodev", attribute::NO_DEV, true),
+    ("dev", attribute::NO_DEV, false),
+    ("noexec", attribute::NO_EXEC, true),
+    ("exec", attribute::NO_EXEC, false),
+    ("noatime", attribute::NO_ATIME, true),
+    ("strictatime", attribute::STRICT_ATIME, true),
+    ("atime", attribute::ACCESS_TIME, false),
+    ("relatime", attribute::ACCESS_TIME, false),
+    ("nodiratime", attribute::NO_DIRATIME, true),
+    ("diratime", attribute::NO_DIRATIME, false),
+    ("nosymfollow", attribute::NO_SYMFOLLOW, true),
+    ("symfollow", attribute::NO_SYMFOLLOW, false),
+];
+
+/// Propagation types: the kernel's bit, and whether it is for all mounts below too.
+const PROPAGATION: [(&str, u64, bool); 8] = [
+    ("private", propagation::PRIVATE, false),
+    ("rprivate", propagation::PRIVATE, true),
+    ("slave", propagation::SLAVE, false),
+    ("rslave", propagation::SLAVE, true),
+    ("shared", propagation::SHARED, false),
+    ("rshared", propagation::SHARED, true),
+    ("unbindable", propagation::UNBINDABLE, false),
+    ("runbindable", propagation::UNBINDABLE, true),
+];
+
+type Switch = fn(&mut MountOptions);
+
+/// What else an option does.
+const SWITCHES: [(&str, Switch); 9] = [
+    ("bind", |parsed| parsed.bind = true),
+    ("rbind", |parsed| (parsed.bind, parsed.recursive_bind) = (true, true)),
+    ("remount", |parsed| parsed.remount = true),
+    ("idmap", |parsed| parsed.id_map = Some(false)),
+    ("ridmap", |parsed| parsed.id_map = Some(true)),
+    ("tmpcopyup", |parsed| parsed.copy_up = true),
+    ("copy-symlink", |parsed| parsed.copy_link = true),
+    ("src-nofollow", |parsed| parsed.source_nofollow = true),
+    ("dest-nofollow", |parsed| parsed.target_nofollow = true),
+];
+
+/// Options that say what holds anyway.
+const DEFAULTS: [&str; 10] = [
+    "defaults",
+    "async",
+    "loud",
+    "silent",
+    "nomand",
+    "nolazytime",
+    "norelatime",
+    "rnorelatime",
+    "nostrictatime",
+    "rnostrictatime",
+];
+
+/// Options that the kernel takes for every filesystem (`vfs_parse_sb_flag`), and so are handed on as the filesystem's own.
+const EVERY_FILESYSTEM: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
+
 fn attribute_of(option: &str) -> Option<(u64, bool)> {
-    Some(match option {
-        "ro" => (attribute::READ_ONLY, true),
-        "rw" => (attribute::READ_ONLY, false),
-        "nosuid" => (attribute::NO_SUID, true),
-        "suid" => (attribute::NO_SUID, false),
-        "nodev" => (attribute::NO_DEV, true),
-        "dev" => (attribute::NO_DEV, false),
-        "noexec" => (attribute::NO_EXEC, true),
-        "exec" => (attribute::NO_EXEC, false),
-        "noatime" => (attribute::NO_ATIME, true),
-        "strictatime" => (attribute::STRICT_ATIME, true),
-        "atime" | "relatime" => (attribute::ACCESS_TIME, false),
-        "nodiratime" => (attribute::NO_DIRATIME, true),
-        "diratime" => (attribute::NO_DIRATIME, false),
-        "nosymfollow" => (attribute::NO_SYMFOLLOW, true),
-        "symfollow" => (attribute::NO_SYMFOLLOW, false),
-        _ => return None,
-    })
+    let found = ATTRIBUTES.iter().find(|(name, ..)| *name == option);
+    found.map(|(_, bits, set)| (*bits, *set))
 }
 
 /// A propagation type of the configuration: the kernel's bit, and whether it is for all mounts below too.
 pub(crate) fn propagation_of(option: &str) -> Option<(u64, bool)> {
-    Some(match option {
-        "private" => (propagation::PRIVATE, false),
-        "rprivate" => (propagation::PRIVATE, true),
-        "slave" => (propagation::SLAVE, false),
-        "rslave" => (propagation::SLAVE, true),
-        "shared" => (propagation::SHARED, false),
-        "rshared" => (propagation::SHARED, true),
-        "unbindable" => (propagation::UNBINDABLE, false),
-        "runbindable" => (propagation::UNBINDABLE, true),
-        _ => return None,
-    })
+    let found = PROPAGATION.iter().find(|(name, ..)| *name == option);
+    found.map(|(_, bits, recursive)| (*bits, *recursive))
+}
+
+/// All options that do not belong to one filesystem, sorted.
+pub(crate) fn names() -> Vec<String> {
+    let attributes =
+        ATTRIBUTES.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")]);
+    let others = PROPAGATION.iter().map(|(name, ..)| *name);
+    let others = others.chain(SWITCHES.iter().map(|(name, _)| *name));
+    let others = others.chain(DEFAULTS).chain(EVERY_FILESYSTEM);
+    let mut names: Vec<String> = attributes.chain(others.map(ToOwned::to_owned)).collect();
+    names.sort();
+    names
 }
 
 #[cfg(test)]
@@ -153,6 +197,16 @@ mod tests {
     fn relatime_is_not_a_recursive_option() {
         assert_eq!(options(&["relatime"]).recursive_attributes, MountAttributes::default());
         assert_eq!(options(&["rw"]).recursive_attributes, MountAttributes::default());
+    }
+
+    #[test]
+    fn every_name_is_understood_here_or_by_every_filesystem() {
+        let names = names();
+        assert!(names.is_sorted() && names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        for name in &names {
+            let data = parse(std::slice::from_ref(name)).unwrap().data;
+            assert_eq!(data.is_empty(), !EVERY_FILESYSTEM.contains(&name.as_str()), "{name}");
+        }
     }
 
     #[test]

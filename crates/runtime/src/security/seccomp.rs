@@ -157,14 +157,7 @@ fn flags(profile: &LinuxSeccomp, notifies: bool) -> Result<u32> {
         None => flags |= seccomp::FLAG_SPEC_ALLOW,
         Some(list) => {
             for flag in list {
-                flags |= match flag {
-                    LinuxSeccompFilterFlag::SeccompFilterFlagLog => seccomp::FLAG_LOG,
-                    LinuxSeccompFilterFlag::SeccompFilterFlagTsync => seccomp::FLAG_TSYNC,
-                    LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => seccomp::FLAG_SPEC_ALLOW,
-                    LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
-                        seccomp::FLAG_WAIT_KILLABLE_RECV
-                    }
-                };
+                flags |= bit(*flag);
             }
         }
     }
@@ -179,6 +172,22 @@ fn flags(profile: &LinuxSeccomp, notifies: bool) -> Result<u32> {
         return Err(Error::new(ErrorKind::InvalidInput, attempt));
     }
     Ok(flags)
+}
+
+fn bit(flag: LinuxSeccompFilterFlag) -> u32 {
+    match flag {
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => seccomp::FLAG_LOG,
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => seccomp::FLAG_TSYNC,
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => seccomp::FLAG_SPEC_ALLOW,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+            seccomp::FLAG_WAIT_KILLABLE_RECV
+        }
+    }
+}
+
+/// Whether this kernel takes a flag.
+pub(crate) fn supports(flag: LinuxSeccompFilterFlag) -> bool {
+    seccomp::knows_flag(bit(flag))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use super::bus::Value;
 use crate::error::{Error, ErrorKind, Result};
 
-const PREFIX: &str = "org.systemd.property.";
+/// What the names of such annotations begin with.
+pub(crate) const PREFIX: &str = "org.systemd.property.";
 /// Longer than any name that systemd has.
 const NAME_MAX: usize = 64;
 const VALUE_MAX: usize = 4096;
