@@ -61,7 +61,11 @@ fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse(std::env::args_os().skip(1))?;
     let environment = Environment::read(|name| std::env::var_os(name));
     match arguments.action {
-        Action::Start => start::start(arguments, environment),
+        Action::Start => {
+            // Containers' processes are clones of the shim until they exec (CVE-2019-5736).
+            brig_runtime::seal_executable(std::env::args_os(), std::env::vars_os())?;
+            start::start(arguments, environment)
+        }
         Action::Delete => start::delete(&arguments, &environment),
         Action::Version => start::version(),
         Action::Info => start::info(),

@@ -187,7 +187,7 @@ pub fn unshare(new: rustix::thread::UnshareFlags) -> rustix::io::Result<()> {
 mod helper;
 mod seal;
 pub use helper::{HelperStack, helper_thread};
-pub use seal::{Seal, seal_executable};
+pub use seal::seal_executable;
 
 #[cfg(test)]
 mod tests {

@@ -76,14 +76,14 @@ pub fn timestamp() -> String {
 }
 
 /// Keeps containers from overwriting the calling program (CVE-2019-5736): starts it once more from a read-only mount
-/// where it does not run from one. To be called first thing in `main`, with the program's own arguments and
-/// environment; see [`brig_linux::process::seal_executable`].
+/// where it does not run from one. To be called first thing in `main`, with the program's own arguments and environment
+/// (`std::env::args_os()`, `std::env::vars_os()`); see [`brig_linux::process::seal_executable`].
 ///
 /// # Errors
 /// When the program cannot be started in that way.
 pub fn seal_executable(
-    arguments: Vec<std::ffi::CString>,
-    environment: Vec<std::ffi::CString>,
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+    environment: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
 ) -> Result<()> {
-    brig_linux::process::seal_executable(arguments, environment).map(drop).map_err(Error::from)
+    brig_linux::process::seal_executable(arguments, environment).map_err(Error::from)
 }

@@ -1,9 +1,7 @@
 //! `run`: create, start, and wait unless detached.
 
 use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStringExt as _;
 
-use anyhow::Context as _;
 use brig_runtime::Console;
 use lexopt::Parser;
 
@@ -50,20 +48,6 @@ fn console(request: &Request) -> Console {
 
 /// Makes sure that containers cannot overwrite this program (CVE-2019-5736).
 pub(super) fn seal() -> anyhow::Result<()> {
-    let strings = |texts: Vec<std::ffi::OsString>| {
-        texts
-            .into_iter()
-            .map(|text| std::ffi::CString::new(text.into_vec()))
-            .collect::<Result<Vec<_>, _>>()
-            .context("an argument contains a zero byte")
-    };
-    let environment = std::env::vars_os()
-        .map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            name
-        })
-        .collect();
-    brig_runtime::seal_executable(strings(std::env::args_os().collect())?, strings(environment)?)?;
+    brig_runtime::seal_executable(std::env::args_os(), std::env::vars_os())?;
     Ok(())
 }

@@ -33,6 +33,23 @@ fn a_container_runs_and_its_end_is_recorded_and_told() {
     shim.end();
 }
 
+/// CVE-2019-5736: what a container can reach of the shim, whose clone its init is until it execs, is read-only.
+#[test]
+fn the_shim_cannot_be_overwritten_through_its_processes() {
+    if skip("the_shim_cannot_be_overwritten_through_its_processes") {
+        return;
+    }
+    let shim = Shim::create(Setup::script("true"));
+    let executable = format!("/proc/{}/exe", shim.pid);
+    let mount = rustix::fs::statvfs(&executable).unwrap();
+    assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    let name = fs::read_to_string(format!("/proc/{}/comm", shim.pid)).unwrap();
+    assert_eq!(name.trim(), "containerd-shim");
+    shim.start();
+    shim.wait("");
+    shim.end();
+}
+
 #[test]
 fn a_killed_container_tells_the_signal() {
     if skip("a_killed_container_tells_the_signal") {

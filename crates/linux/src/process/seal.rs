@@ -12,8 +12,10 @@
 //! program once more in that way. Where mounts may not be made (no CAP_SYS_ADMIN) the program runs from a sealed
 //! copy in memory instead. Containers in a user namespace do not need it: their root does not own the file.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 
 use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags};
 use rustix::mount::OpenTreeFlags;
@@ -22,20 +24,16 @@ use super::Strings;
 use crate::mount::{MountAttributes, set_attributes};
 use crate::{Error, Result};
 
-/// Whether the running executable can be written through `/proc/self/exe`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seal {
-    /// It runs from a read-only mount or a sealed copy.
-    Sealed,
-}
-
 /// Makes sure that this program runs from an executable that cannot be written through `/proc/self/exe`, by starting
 /// it once more from a read-only detached mount where it does not. Call it first thing in `main`, before threads and
-/// before reading input; `arguments` and `environment` are this program's own.
+/// before reading input; `arguments` and `environment` are this program's own (`std::env::args_os`, `vars_os`).
 ///
 /// # Errors
 /// When neither a read-only mount nor a sealed copy can be made or executed.
-pub fn seal_executable(arguments: Vec<CString>, environment: Vec<CString>) -> Result<Seal> {
+pub fn seal_executable(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<()> {
     let attempt = |what: &str| format!("{what} this program's executable");
     let own = rustix::fs::open(
         c"/proc/self/exe",
@@ -43,15 +41,36 @@ pub fn seal_executable(arguments: Vec<CString>, environment: Vec<CString>) -> Re
         rustix::fs::Mode::empty(),
     )
     .map_err(|errno| Error::system(attempt("open"), errno))?;
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
     if is_sealed(&own) {
-        return Ok(Seal::Sealed);
+        restore_name(arguments.first());
+        return Ok(());
     }
+    let environment = environment.into_iter().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    });
+    let strings = |words: &mut dyn Iterator<Item = OsString>| {
+        // What the kernel gave to this process has no zero byte.
+        Strings::new(words.filter_map(|word| CString::new(word.into_vec()).ok()).collect())
+    };
     let sealed = match read_only_mount() {
         Ok(mount) => mount,
         Err(_) => sealed_copy(own).map_err(|source| Error::system(attempt("copy"), source))?,
     };
-    let errno = exec_descriptor(&sealed, &Strings::new(arguments), &Strings::new(environment));
+    let arguments = strings(&mut arguments.into_iter());
+    let errno = exec_descriptor(&sealed, &arguments, &strings(&mut environment.into_iter()));
     Err(Error::system(attempt("start once more"), errno))
+}
+
+/// Before 6.14 the kernel names a program that was executed by descriptor after the descriptor's number.
+fn restore_name(program: Option<&OsString>) {
+    let name = program.and_then(|program| Path::new(program).file_name());
+    if let Some(name) = name.and_then(|name| CString::new(name.to_owned().into_vec()).ok()) {
+        // Only what `ps` shows depends on it.
+        let _ = rustix::thread::set_name(&name);
+    }
 }
 
 fn is_sealed(own: &OwnedFd) -> bool {
@@ -71,7 +90,7 @@ fn read_only_mount() -> rustix::io::Result<OwnedFd> {
 
 fn sealed_copy(own: OwnedFd) -> std::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut copy = std::fs::File::from(rustix::fs::memfd_create(c"brig-runtime", flags)?);
+    let mut copy = std::fs::File::from(rustix::fs::memfd_create(c"sealed", flags)?);
     std::io::copy(&mut std::fs::File::from(own), &mut copy)?;
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&copy, seals)?;
