@@ -40,6 +40,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["brig-failpoint", "brig-runtime", "brig-shim-protocol", "brig-linux"],
     ),
     ("brig-runtime-cli", &["brig-runtime", "brig-linux"]),
+    ("embed-runtime", &["brig-runtime"]),
+    ("sandbox", &["brig-runtime"]),
+    ("pull-image", &["brig-images"]),
+    ("unpack-layers", &["brig-storage"]),
+    ("two-namespaces", &["brig-network"]),
+    ("engine-in-process", &["brig-engine-api", "brig-manager"]),
     ("xtask", &[]),
 ];
 
@@ -52,6 +58,10 @@ const WITHOUT_TOKIO: &[&str] = &[
     "brig-shim-protocol",
     "containerd-shim-brig-v1",
     "brig-runtime-cli",
+    "embed-runtime",
+    "sandbox",
+    "unpack-layers",
+    "two-namespaces",
 ];
 
 /// Crates that may hold `unsafe` code in files that opt in (invariant 12).

@@ -47,6 +47,16 @@ const PACKAGES: &[&str] = &[
 /// Lets the tests of known attacks switch protections off.
 pub(crate) const SAFETY_FEATURE: &str = "brig-runtime/unsafe-for-tests";
 
+/// The programs that show how to use the libraries; `tests/examples.rs` runs them.
+const EXAMPLES: &[&str] = &[
+    "embed-runtime",
+    "engine-in-process",
+    "pull-image",
+    "sandbox",
+    "two-namespaces",
+    "unpack-layers",
+];
+
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
     /// Only tests whose name contains this
@@ -66,9 +76,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     step("Building the programs under test");
     process::run(
-        cargo()
-            .args(["build", "--locked"])
-            .args(binaries::packages().flat_map(|name| ["-p", name])),
+        cargo().args(["build", "--locked"]).args(
+            binaries::packages().chain(EXAMPLES.iter().copied()).flat_map(|name| ["-p", name]),
+        ),
     )?;
     let mut total = Totals::default();
     if options.vm {

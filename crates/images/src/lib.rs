@@ -44,7 +44,7 @@
 //! # Ok(())
 //! # }
 //! ```
-//! Pulling is shown in `examples/pull.rs`.
+//! `examples/pull-image` is a program that pulls.
 #![forbid(unsafe_code)]
 
 pub mod archive;

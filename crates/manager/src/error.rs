@@ -48,7 +48,8 @@ impl Error {
         chain(self)
     }
 
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// An error of this kind; a caller makes one to end a stream that it hands to the engine.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
     }
 

@@ -250,6 +250,29 @@ impl Networks {
         .await
     }
 
+    /// Takes all bridges and rules off the machine; the records stay, and the next [`crate::Engine::open`] makes them anew.
+    /// For a program that embeds the engine and wants to leave nothing: to be called after [`crate::Engine::close`].
+    ///
+    /// # Errors
+    ///
+    /// A container is connected, or something cannot be removed.
+    pub async fn take_down(&self) -> Result<()> {
+        let _alone = self.0.changes.write().await;
+        if let Some((_, container)) = self.state().endpoints.keys().next() {
+            return Err(Error::conflict(format!(
+                "container {container} is connected to a network; stop it first"
+            )));
+        }
+        let state = self.state().kernel_state();
+        self.library(move |library| {
+            for network in &state {
+                library.remove(&network.network).into_result()?;
+            }
+            Ok(library.destroy()?)
+        })
+        .await
+    }
+
     /// Removes the network namespace of a container that has no record.
     pub(crate) async fn remove_namespace(&self, container: &str) -> Result<()> {
         let path = self.namespaces().join(container);

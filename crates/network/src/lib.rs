@@ -49,7 +49,7 @@
 //! # }
 //! ```
 //!
-//! `examples/two_namespaces.rs` does this with two containers that speak to each other; run it as root.
+//! `examples/two-namespaces` does this with two containers that speak to each other; run it as root.
 //!
 //! # What it does to the host
 //!

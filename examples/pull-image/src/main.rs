@@ -1,7 +1,7 @@
 //! Pulls an image into a directory, an OCI image layout, and prints its layers.
 //!
 //! ```text
-//! cargo run -p brig-images --example pull -- IMAGE DIRECTORY [PLATFORM]
+//! cargo run -p pull-image -- IMAGE DIRECTORY [PLATFORM]
 //! ```
 #![expect(clippy::print_stdout, reason = "a program's output")]
 

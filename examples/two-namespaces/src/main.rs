@@ -1,10 +1,10 @@
 //! Two namespaces on a bridge: one serves, the other one and the host fetch. Run as root:
 //!
 //! ```text
-//! cargo run -p brig-network --example two_namespaces
+//! cargo run -p two-namespaces
 //! ```
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::print_stdout, reason = "a program's output")]
 
 use std::error::Error;
 use std::io::{Read, Write};
