@@ -7,5 +7,6 @@ mod layers;
 mod limits;
 mod network;
 mod run;
+mod runtimes;
 mod terminal;
 mod volumes;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use brig_storage::Format;
 use serde::Deserialize;
 
+use crate::container::runtime;
 use crate::error::{Error, Result};
 
 /// The configuration file may not be larger than this.
@@ -42,6 +43,10 @@ pub struct Config {
     pub default_ulimits: BTreeMap<String, Ulimit>,
     /// Log driver and its options for containers that do not set their own.
     pub log: LogDefaults,
+    /// The OCI runtime of containers that choose none: a name of `runtimes`, or `brig` for the one in the shim.
+    pub default_runtime: String,
+    /// OCI runtime programs by the name that containers choose them by.
+    pub runtimes: BTreeMap<String, RuntimeProgram>,
     /// Size of `/dev/shm` in bytes.
     pub shm_size_bytes: u64,
     /// Registries (`host` or `host:port`) that are spoken to without TLS.
@@ -64,6 +69,17 @@ pub struct Config {
     pub snapshotter: Format,
     /// Search path for helper programs, colon-separated, as the caller's environment has it.
     pub path: String,
+}
+
+/// An OCI runtime program that the shim drives instead of the runtime it has itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeProgram {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Arguments that come before those of the command line of OCI runtimes.
+    #[serde(default, rename = "runtime-args", alias = "runtimeArgs")]
+    pub arguments: Vec<String>,
 }
 
 /// A soft and a hard limit.
@@ -112,6 +128,8 @@ impl Config {
             publish_address: IpAddr::from([0, 0, 0, 0]),
             default_ulimits: BTreeMap::new(),
             log: LogDefaults::default(),
+            default_runtime: runtime::BUILT_IN.into(),
+            runtimes: BTreeMap::new(),
             shm_size_bytes: 64 << 20,
             insecure_registries: Vec::new(),
             registry_mirrors: BTreeMap::new(),
@@ -172,6 +190,8 @@ impl Config {
         set(&mut self.dns_search, &file.dns_search);
         set(&mut self.labels, &file.labels);
         set(&mut self.stop_timeout_seconds, &file.stop_timeout_seconds);
+        set(&mut self.default_runtime, &file.default_runtime);
+        set(&mut self.runtimes, &file.runtimes);
         self.init = init.clone().or_else(|| self.init.take());
         self.bridge_address = bridge_address.clone().or_else(|| self.bridge_address.take());
         if let Some(size) = &file.shm_size {
@@ -206,6 +226,18 @@ impl Config {
                 self.cgroup_parent
             )));
         }
+        if self.runtimes.contains_key(runtime::BUILT_IN) {
+            return Err(Error::invalid(format!(
+                "the runtime {} is built in: choose another name for the program",
+                runtime::BUILT_IN
+            )));
+        }
+        if let Some((name, program)) = self.runtimes.iter().find(|it| !is_program(&it.1.path)) {
+            return Err(Error::invalid(format!(
+                "the path {:?} of runtime {name} is neither absolute nor a program's name",
+                program.path
+            )));
+        }
         if !matches!(self.log.driver.as_str(), "json-file" | "none") {
             return Err(Error::unsupported(format!(
                 "log driver {} is not built; use json-file or none",
@@ -214,6 +246,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// An absolute path, or a name to be found in the search path.
+fn is_program(path: &Path) -> bool {
+    path.is_absolute() || path.components().count() == 1
 }
 
 fn set<T: Clone>(field: &mut T, value: &Option<T>) {
@@ -265,6 +302,8 @@ struct File {
     publish_address: Option<IpAddr>,
     default_ulimits: Option<BTreeMap<String, Ulimit>>,
     log: Option<FileLog>,
+    default_runtime: Option<String>,
+    runtimes: Option<BTreeMap<String, RuntimeProgram>>,
     shm_size: Option<String>,
     insecure_registries: Option<Vec<String>>,
     registry_mirrors: Option<BTreeMap<String, Vec<String>>>,
@@ -355,6 +394,19 @@ mod tests {
         let mut config = Config::new("/r", "/s");
         config.apply(example.expect("an example")).expect("a valid example");
         assert_eq!(config.bridge, "brig-two");
+    }
+
+    #[test]
+    fn runtimes_are_read_in_our_spelling_and_in_docker_s() {
+        let mut config = Config::new("/r", "/s");
+        let text = "default-runtime = 'two'\n[runtimes.one]\npath = '/opt/one'\n\
+                    [runtimes.two]\npath = '/opt/two'\nruntimeArgs = ['--debug']\n";
+        config.apply(text).expect("good settings");
+        assert_eq!(config.default_runtime, "two");
+        assert_eq!(config.runtimes["two"].arguments, ["--debug"]);
+        for bad in ["[runtimes.brig]\npath = '/x'", "[runtimes.x]\npath = 'x/y'", "[runtimes.x]"] {
+            assert!(Config::new("/r", "/s").apply(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod logs;
 mod prune;
 mod requests;
 mod restart;
+pub(crate) mod runtime;
 mod seccomp_profile;
 pub(crate) mod shims;
 mod signal;

@@ -42,7 +42,7 @@ mod volume;
 pub use api::{Listener, serve};
 pub use brig_engine_api::models;
 pub use check::{CheckReport, Finding};
-pub use config::{Config, LogDefaults, Ulimit};
+pub use config::{Config, LogDefaults, RuntimeProgram, Ulimit};
 pub use container::{
     ArchivePut, AttachRequest, Containers, CreateContainer, ExecStart, ExecStarted, ListContainers,
     LogsRequest, Outcome, PathStat, RemoveOptions, StatsRequest, StopOptions, TerminalSize,

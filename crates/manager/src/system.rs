@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::blocking;
 use crate::check::{self, CheckReport};
-use crate::container::{Containers, Phase, Shared, now};
+use crate::config::Config;
+use crate::container::{Containers, Phase, Shared, now, runtime};
 use crate::error::Result;
 use crate::image::ListImages;
 use crate::models::{
@@ -54,8 +55,6 @@ impl System {
         };
         let config = &self.shared.config;
         let v2 = self.shared.cgroup_v2;
-        let runtime =
-            Runtime { path: Some(config.shim.display().to_string()), ..Runtime::default() };
         let info = SystemInfo {
             id: Some(self.id.clone()),
             containers: count(&|_| true),
@@ -90,8 +89,8 @@ impl System {
             labels: Some(config.labels.clone()),
             name: Some(config.node_name.clone().unwrap_or_else(|| machine.node_name.clone())),
             server_version: Some(env!("CARGO_PKG_VERSION").into()),
-            runtimes: Some(HashMap::from([("brig".to_owned(), runtime)])),
-            default_runtime: Some("brig".into()),
+            runtimes: Some(runtimes(config)),
+            default_runtime: Some(config.default_runtime.clone()),
             live_restore_enabled: Some(true),
             init_binary: config.init.as_ref().map(|path| path.display().to_string()),
             security_options: Some(vec!["name=seccomp,profile=builtin".into()]),
@@ -193,6 +192,18 @@ impl System {
     pub async fn authenticate(&self, auth: AuthConfig) -> Result<AuthResponse> {
         self.shared.images.authenticate(auth).await
     }
+}
+
+/// The built-in runtime, whose path is the shim's, and the programs.
+fn runtimes(config: &Config) -> HashMap<String, Runtime> {
+    let built_in = Runtime { path: Some(config.shim.display().to_string()), ..Runtime::default() };
+    let mut runtimes = HashMap::from([(runtime::BUILT_IN.to_owned(), built_in)]);
+    for (name, program) in runtime::list(config) {
+        let runtime_args = Some(program.arguments).filter(|arguments| !arguments.is_empty());
+        let path = Some(program.path.display().to_string());
+        runtimes.insert(name, Runtime { path, runtime_args, ..Runtime::default() });
+    }
+    runtimes
 }
 
 fn plugins() -> PluginsInfo {

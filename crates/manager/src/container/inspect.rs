@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use brig_network::Protocol;
 
-use super::{Phase, Shared, list, log_driver};
+use super::{Phase, Shared, list, log_driver, runtime};
 use crate::error::Result;
 use crate::metadata::{ContainerRecord, EndpointRecord, HealthRecord, MountKind};
 use crate::models::{
@@ -167,7 +167,7 @@ fn host_config(shared: &Shared, record: &ContainerRecord) -> HostConfig {
     if host.ipc_mode.as_deref() == Some("") {
         host.ipc_mode = Some("private".into());
     }
-    host.runtime = Some("brig".into());
+    host.runtime.get_or_insert_with(|| runtime::BUILT_IN.into());
     host.port_bindings.get_or_insert_default();
     host
 }

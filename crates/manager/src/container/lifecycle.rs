@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 
 use super::requests::RemoveOptions;
 use super::spec::{self, Namespace};
-use super::{Shared, files, log_driver, shims};
+use super::{Shared, files, log_driver, runtime, shims};
 use crate::blocking;
 use crate::error::{Error, ErrorKind, Failures, Result};
 use crate::failpoint;
@@ -261,7 +261,7 @@ fn present_mounts(shared: &Shared, mut record: ContainerRecord) -> Result<Contai
 
 fn write_bundle(bundle: &Path, spec: &oci_spec::runtime::Spec) -> Result<()> {
     // What an earlier run left, such as its exit record, must not be taken for this run's.
-    remove_directory(bundle)?;
+    remove_bundle(bundle)?;
     make_directory(bundle)?;
     make_directory(&bundle.join("rootfs"))?;
     let json = serde_json::to_vec(spec)
@@ -277,6 +277,18 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .map_err(|source| Error::io(format!("make directory {}", path.display()), source))
+}
+
+/// Removes a bundle, unless the container's root file system is still mounted in it, as a runtime program needs it:
+/// removing the files of a mount would remove the container's own.
+fn remove_bundle(bundle: &Path) -> Result<()> {
+    let rootfs = bundle.join("rootfs");
+    match std::fs::remove_dir(&rootfs) {
+        Err(source) if source.kind() == std::io::ErrorKind::ResourceBusy => {
+            Err(Error::io(format!("remove {}, which is mounted still", rootfs.display()), source))
+        }
+        _ => remove_directory(bundle),
+    }
 }
 
 fn remove_directory(path: &Path) -> Result<()> {
@@ -295,7 +307,11 @@ pub(crate) fn snapshot_key(id: &str) -> Result<SnapshotKey> {
 
 fn shim_options(shared: &Shared, record: &ContainerRecord) -> Result<Options> {
     let log = log_driver::parse(record, &shared.config)?;
+    let name = record.host_config.runtime.as_deref().unwrap_or_default();
+    let runtime = runtime::find(&shared.config, name)?.unwrap_or_default();
     Ok(Options {
+        runtime_binary: runtime.path.display().to_string(),
+        runtime_arguments: runtime.arguments,
         runtime_root: shared.config.state.join("runtime").display().to_string(),
         systemd_cgroup: shared.config.systemd_cgroup,
         log: log.map(|log| LogOptions {
@@ -442,7 +458,7 @@ pub(crate) async fn remove_orphan(shared: &Arc<Shared>, id: &str) -> Result<()> 
 /// Removes the bundle of a container that was torn down.
 pub(crate) async fn drop_bundle(shared: &Arc<Shared>, id: &str) {
     let bundle = place(shared, id).bundle;
-    if let Err(error) = blocking::run(move || remove_directory(&bundle)).await {
+    if let Err(error) = blocking::run(move || remove_bundle(&bundle)).await {
         tracing::warn!(container = %id, "remove its bundle: {}", error.report());
     }
 }
@@ -468,7 +484,7 @@ pub(crate) async fn remove(
             failures.note(again.storage.snapshots().remove(&key).map_err(Error::from));
         }
         failures.note(failpoint::hit("snapshot-removed"));
-        failures.note(remove_directory(&place(&again, &id).bundle));
+        failures.note(remove_bundle(&place(&again, &id).bundle));
         failures.note(remove_directory(&again.config.root.join("containers").join(&id)));
         failures.into_result("remove the container's files")
     });

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::container::restart::Policy;
-use crate::container::{files, health, log_driver, signal};
+use crate::container::{files, health, log_driver, runtime, signal};
 use crate::error::{Error, Result};
 use crate::metadata::ContainerRecord;
 use crate::models::{ContainerConfig, HostConfig, HostConfigIsolationEnum};
@@ -22,6 +22,11 @@ pub(super) fn check(record: &mut ContainerRecord, config: &Config) -> Result<Vec
     modes(&record.host_config)?;
     names(&record.config, &record.host_config)?;
     log_driver::parse(record, config)?;
+    // Kept, so that a container stays with its runtime when the default changes.
+    let runtime = record.host_config.runtime.take().filter(|name| !name.is_empty());
+    let runtime = runtime.unwrap_or_else(|| config.default_runtime.clone());
+    runtime::find(config, &runtime)?;
+    record.host_config.runtime = Some(runtime);
     health::check(&record.config)?;
     let policy = Policy::parse(record.host_config.restart_policy.as_ref())?;
     if record.host_config.auto_remove == Some(true) && policy != Policy::No {
@@ -64,14 +69,6 @@ fn refuse(host: &HostConfig) -> Result<()> {
     ];
     if let Some((name, _)) = refused.into_iter().find(|(_, asked)| *asked) {
         return Err(Error::unsupported(format!("{name} is not built")));
-    }
-    match text(&host.runtime) {
-        "" | "brig" => {}
-        other => {
-            return Err(Error::unsupported(format!(
-                "runtime {other} is not built; leave --runtime out"
-            )));
-        }
     }
     match text(&host.volume_driver) {
         "" | "local" => Ok(()),
