@@ -10,6 +10,7 @@
 #[expect(dead_code, reason = "shared with the other tests, which use more of it")]
 mod support;
 
+mod overwrite;
 mod paths;
 mod process;
 mod race;

@@ -1,12 +1,12 @@
 //! Attacks by what a container's process inherits or may call.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use brig_runtime::protection::{Protection, without};
 use brig_runtime::security::seccomp;
 use serde_json::json;
 
-use crate::support::Fixture;
+use crate::support::{Fixture, Output, exec, shell};
 use crate::{alone, proven};
 
 /// R6 (CVE-2024-21626): the working directory is a directory of the host that the caller left open. Either of two
@@ -30,6 +30,38 @@ fn no_descriptor_of_the_caller_is_a_way_out() {
     }
 }
 
+/// R6, by a further process of a container.
+#[test]
+fn no_descriptor_of_an_execs_caller_is_a_way_out() {
+    let test = "no_descriptor_of_an_execs_caller_is_a_way_out";
+    let Some(mut fixture) = Fixture::new(test) else { return };
+    let _alone = alone();
+    fixture.set("/process/args", json!(["sleep", "1000"]));
+    let started = fixture.start();
+    let host = tempfile::tempdir().unwrap();
+    std::fs::write(host.path().join("of-the-host"), "").unwrap();
+    let flags = rustix::fs::OFlags::RDONLY;
+    let leak = rustix::fs::open(host.path(), flags, rustix::fs::Mode::empty()).unwrap();
+    let mut process = shell("ls");
+    process["cwd"] = json!(format!("/proc/self/fd/{}", leak.as_fd().as_raw_fd()));
+    proven(&[Protection::WorkingDirectory, Protection::Descriptors], || {
+        exec(&started.container, &process).is_ok_and(|it| it.stdout.contains("of-the-host"))
+    });
+    let process = json!({
+        "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
+        "args": ["ls", "/proc/self/fd"]
+    });
+    proven(&[Protection::Descriptors], || {
+        exec(&started.container, &process).unwrap().stdout.split_whitespace().count() > 4
+    });
+    end(&started);
+}
+
+fn end(started: &brig_runtime::Created) {
+    started.container.delete(true).unwrap();
+    let _ = brig_runtime::pidfd::wait_child(started.pidfd.as_fd());
+}
+
 /// R6: the program sees its three standard descriptors. (`ls` opens the fourth itself.)
 #[test]
 fn the_program_has_three_descriptors() {
@@ -45,15 +77,38 @@ fn the_program_has_three_descriptors() {
     drop(leaks);
 }
 
-/// R8 (CVE-2022-24769 and its kin): inheritable capabilities that nobody asked for.
+/// R8 (CVE-2022-24769 and its kin): inheritable capabilities that nobody asked for, of root or of another user, in a
+/// container's first process or a later one. Who is not root has none in use either.
 #[test]
 fn no_capability_is_inheritable_unasked() {
     let Some(mut fixture) = Fixture::new("no_capability_is_inheritable_unasked") else { return };
     let _alone = alone();
-    fixture.set("/process/args", json!(["grep", "CapInh", "/proc/self/status"]));
-    proven(&[Protection::Inheritable], || {
-        fixture.run().unwrap().stdout != "CapInh:\t0000000000000000\n"
-    });
+    let status = ["grep", "^Cap", "/proc/self/status"];
+    let capabilities = fixture.config["process"]["capabilities"].clone();
+    for uid in [0, 1000] {
+        let user = json!({"uid": uid, "gid": uid});
+        fixture.set("/process/user", user.clone());
+        fixture.set("/process/args", json!(status));
+        proven(&[Protection::Inheritable], || has_unasked(&fixture.run().unwrap(), uid));
+        fixture.set("/process/args", json!(["sleep", "1000"]));
+        let started = fixture.start();
+        let process = json!({
+            "user": user, "cwd": "/", "env": ["PATH=/bin"], "args": status,
+            "capabilities": capabilities
+        });
+        proven(&[Protection::Inheritable], || {
+            has_unasked(&exec(&started.container, &process).unwrap(), uid)
+        });
+        end(&started);
+    }
+}
+
+/// Whether the sets in a process's status hold what they should not.
+fn has_unasked(output: &Output, uid: u32) -> bool {
+    let is_empty = |set: &str| output.stdout.contains(&format!("{set}:\t0000000000000000\n"));
+    assert!(output.stdout.contains("CapBnd"), "{output:?}");
+    let unused = uid == 0 || (is_empty("CapPrm") && is_empty("CapEff"));
+    !(is_empty("CapInh") && is_empty("CapAmb") && unused)
 }
 
 /// R14 (CVE-2016-10124): a process in the caller's session reads from and pushes into the caller's terminal.
@@ -69,10 +124,34 @@ fn a_container_is_not_in_the_callers_session() {
         let created = fixture.start();
         let pid = rustix::process::Pid::from_raw(created.pid);
         let shared = rustix::process::getsid(pid).unwrap() == own;
-        created.container.delete(true).unwrap();
-        let _ = brig_runtime::pidfd::wait_child(created.pidfd.as_fd());
+        end(&created);
         shared
     });
+}
+
+/// R14, by a further process of a container.
+#[test]
+fn an_exec_is_not_in_the_callers_session() {
+    let test = "an_exec_is_not_in_the_callers_session";
+    let Some(mut fixture) = Fixture::new(test) else { return };
+    let _alone = alone();
+    fixture.set("/process/args", json!(["sleep", "1000"]));
+    let started = fixture.start();
+    let own = rustix::process::getsid(None).unwrap();
+    proven(&[Protection::Session], || {
+        let process = serde_json::from_value(shell("read wait")).unwrap();
+        let (read, write) = std::io::pipe().unwrap();
+        let stdin = Some(OwnedFd::from(read));
+        let stdio = brig_runtime::Stdio { stdin, ..crate::support::null() };
+        let options = brig_runtime::ExecOptions { stdio, ..brig_runtime::ExecOptions::default() };
+        let exec = started.container.exec(&process, options).unwrap();
+        let pid = rustix::process::Pid::from_raw(exec.pid);
+        let shared = rustix::process::getsid(pid).unwrap() == own;
+        drop(write);
+        brig_runtime::pidfd::wait_child(exec.pidfd.as_fd()).unwrap();
+        shared
+    });
+    end(&started);
 }
 
 /// R15: the kernel takes a socket's family from the low word, so 2^32 + 40 opens what 40 would.
