@@ -45,6 +45,7 @@ fn the_shim_cannot_be_overwritten_through_its_processes() {
     assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     let name = fs::read_to_string(format!("/proc/{}/comm", shim.pid)).unwrap();
     assert_eq!(name.trim(), "containerd-shim");
+    assert!(fs::read_link(executable).unwrap().ends_with("containerd-shim-brig-v1"));
     shim.start();
     shim.wait("");
     shim.end();

@@ -12,16 +12,15 @@
 //! program once more in that way. Where mounts may not be made (no CAP_SYS_ADMIN) the program runs from a sealed
 //! copy in memory instead. Containers in a user namespace do not need it: their root does not own the file.
 
-use std::ffi::{CString, OsString};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::ffi::{CStr, CString, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags};
-use rustix::mount::OpenTreeFlags;
+use rustix::fs::{AtFlags, CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
 
 use super::Strings;
-use crate::mount::{MountAttributes, set_attributes};
+use crate::mount::{MountAttributes, attribute, clone_tree, set_attributes};
 use crate::{Error, Result};
 
 /// Makes sure that this program runs from an executable that cannot be written through `/proc/self/exe`, by starting
@@ -55,12 +54,15 @@ pub fn seal_executable(
         // What the kernel gave to this process has no zero byte.
         Strings::new(words.filter_map(|word| CString::new(word.into_vec()).ok()).collect())
     };
-    let sealed = match read_only_mount() {
-        Ok(mount) => mount,
-        Err(_) => sealed_copy(own).map_err(|source| Error::system(attempt("copy"), source))?,
+    let (sealed, name) = match read_only_mount(&own) {
+        Ok(mounted) => mounted,
+        Err(_) => {
+            let copy = sealed_copy(own);
+            (copy.map_err(|source| Error::system(attempt("copy"), source))?, CString::default())
+        }
     };
     let arguments = strings(&mut arguments.into_iter());
-    let errno = exec_descriptor(&sealed, &arguments, &strings(&mut environment.into_iter()));
+    let errno = exec_at(&sealed, &name, &arguments, &strings(&mut environment.into_iter()));
     Err(Error::system(attempt("start once more"), errno))
 }
 
@@ -80,10 +82,25 @@ fn is_sealed(own: &OwnedFd) -> bool {
         || rustix::fs::fcntl_get_seals(own).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
 }
 
-fn read_only_mount() -> rustix::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = rustix::mount::open_tree(rustix::fs::CWD, c"/proc/self/exe", flags)?;
-    let read_only = MountAttributes::default().set(crate::mount::attribute::READ_ONLY);
+/// A read-only mount and the executable's name in it: of its directory, so that the process's link still tells which
+/// program it is, or of the file alone (with an empty name), where its directory does not have it any more.
+fn read_only_mount(own: &OwnedFd) -> std::io::Result<(OwnedFd, CString)> {
+    let path = std::fs::read_link("/proc/self/exe")?;
+    if let (Some(directory), Some(name)) = (path.parent(), path.file_name()) {
+        let name = CString::new(name.as_bytes())?;
+        let mount = read_only_clone(&CString::new(directory.as_os_str().as_bytes())?)?;
+        let found = rustix::fs::statat(&mount, &name, AtFlags::SYMLINK_NOFOLLOW);
+        let expected = rustix::fs::fstat(own)?;
+        if found.is_ok_and(|it| (it.st_dev, it.st_ino) == (expected.st_dev, expected.st_ino)) {
+            return Ok((mount, name));
+        }
+    }
+    Ok((read_only_clone(c"/proc/self/exe")?, CString::default()))
+}
+
+fn read_only_clone(path: &CStr) -> rustix::io::Result<OwnedFd> {
+    let mount = clone_tree(CWD, path, false)?;
+    let read_only = MountAttributes::default().set(attribute::READ_ONLY);
     set_attributes(&mount, &read_only, false)?;
     Ok(mount)
 }
@@ -97,23 +114,25 @@ fn sealed_copy(own: OwnedFd) -> std::io::Result<OwnedFd> {
     Ok(copy.into())
 }
 
+/// Executes what has `name` in `directory`, or what `directory` itself is when the name is empty.
 #[expect(unsafe_code, reason = "execveat is in neither rustix nor std")]
-fn exec_descriptor(
-    program: &OwnedFd,
+fn exec_at(
+    directory: &OwnedFd,
+    name: &CStr,
     arguments: &Strings,
     environment: &Strings,
 ) -> rustix::io::Errno {
-    let program: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(program);
-    // SAFETY: the descriptor is open, the path is the empty literal, and Strings keeps null-terminated arrays of
-    // live strings.
+    // A link put in the name's place meanwhile is not followed.
+    let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW };
+    // SAFETY: the descriptor is open, the name a CStr, and Strings keeps null-terminated arrays of live strings.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
-            program.as_raw_fd(),
-            c"".as_ptr(),
+            directory.as_raw_fd(),
+            name.as_ptr(),
             arguments.pointers.as_ptr(),
             environment.pointers.as_ptr(),
-            libc::AT_EMPTY_PATH,
+            flags,
         )
     };
     crate::fd::last_errno()
