@@ -146,3 +146,49 @@ fn input_without_a_terminal_reaches_the_process_and_ends_it() {
         );
     }
 }
+
+/// Says that it is ready, then ends with 100 and the number of the signal it gets. What it waits for runs beside it: a
+/// shell runs no trap while a command of its foreground runs.
+const TRAPS: &str = "for s in 1 2 3 10 12 15; do trap \"exit $((100+$s))\" $s; done; echo ready; \
+                     while :; do sleep 1000 & wait; done";
+
+#[test]
+fn signals_go_to_the_process_unless_they_are_kept() {
+    let Some(engine) = Engine::start("signals") else { return };
+    engine.load_busybox();
+    for client in CLIENTS {
+        for (signal, code) in
+            [(Signal::INT, 102), (Signal::TERM, 115), (Signal::HUP, 101), (Signal::USR1, 110)]
+        {
+            let run = ["run", "--rm", "busybox", "sh", "-c", TRAPS];
+            let mut session = Background::start(command(&engine, client, &run));
+            session.expect("ready");
+            session.signal(signal);
+            let (status, output) = session.finish();
+            assert_eq!((status, output.as_str()), (Some(code), "ready\n"), "{client} {signal:?}");
+        }
+        // Nobody catches it here, so that the process ends as the signal says, which is what the client ends with.
+        let run = ["run", "--rm", "--init", "busybox", "sh", "-c", "echo ready; exec sleep 1000"];
+        let mut session = Background::start(command(&engine, client, &run));
+        session.expect("ready");
+        session.signal(Signal::TERM);
+        assert_eq!(session.finish().0, Some(143), "{client}");
+        // Kept from the process, the signal ends the client alone; docker's wants three of them.
+        let run = ["run", "--sig-proxy=false", "--name", client, "busybox", "sh", "-c", TRAPS];
+        let mut session = Background::start(command(&engine, client, &run));
+        session.expect("ready");
+        eventually("the end of the client", || {
+            session.signal(Signal::INT);
+            session.has_ended().then_some(())
+        });
+        let (status, output) = session.finish();
+        assert_ne!(status, Some(0), "{client}: {output}");
+        assert_eq!(engine.inspect(client, "{{.State.Running}}"), "true");
+        // Whoever attaches passes signals on as well, but for exec, whose process is not the container's.
+        let mut session = Background::start(command(&engine, client, &["attach", client]));
+        let _ = engine.docker(&["exec", client, "sh", "-c", "echo attached > /proc/1/fd/1"]);
+        session.expect("attached");
+        session.signal(Signal::TERM);
+        assert_eq!(session.finish().0, Some(115), "{client}");
+    }
+}

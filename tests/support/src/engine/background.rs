@@ -58,6 +58,11 @@ impl Background {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end; its exit code and all it wrote.
     pub fn finish(&mut self) -> (Option<i32>, String) {
         let status = wait(|| self.child.try_wait().unwrap());
