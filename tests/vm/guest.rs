@@ -94,8 +94,9 @@ fn holdings() -> BTreeSet<String> {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 queue.push(entry.path());
                 let path = entry.path().display().to_string();
-                // systemd's own units come and go.
-                if path.contains("brig") && !path.contains(".service") && !path.contains(".slice") {
+                // systemd's own units come and go; the one above all containers stays.
+                let passing = path.contains(".service") || path.contains(".slice");
+                if path.contains("brig") && !passing && entry.file_name() != "brig" {
                     held.insert(format!("cgroup {path}"));
                 }
             }

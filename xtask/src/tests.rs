@@ -81,9 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ),
     )?;
     let mut total = Totals::default();
-    if options.vm {
-        total.add(guests::run()?);
-    } else {
+    if !options.vm {
         step("Unit and privileged tests");
         let mut all = cargo();
         all.args(["test", "--locked", "--no-fail-fast", "--workspace"])
@@ -91,6 +89,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         total.add(suite(&mut all, options.filter.as_deref())?);
         step("Known attacks, without and with their protections");
         total.add(suite(&mut safety(), options.filter.as_deref())?);
+    }
+    if options.filter.is_none() {
+        step("The short matrix in guests");
+        total.add(guests::run()?);
     }
     let leaks = before.grown(&Snapshot::take());
     total.report(&leaks);
