@@ -7,13 +7,14 @@
 //! bind()        open_tree(OPEN_TREE_CLONE)   ┘             mount_setattr       (or dropped: gone)
 //! ```
 //!
-//! Kernel: 5.12 for attributes (mount_setattr(2)); `lowerdir+` of overlayfs is in 6.5, older kernels get one
-//! `lowerdir` list. Functions that answer [`rustix::io::Result`] are safe in a freshly cloned child.
+//! Kernel: 5.12 for attributes (mount_setattr(2)). Functions that answer [`rustix::io::Result`] are safe in a freshly cloned child.
+
+mod overlay;
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -22,6 +23,8 @@ use rustix::mount::{
 };
 
 use crate::{Error, ErrorKind, Result};
+
+pub use overlay::{OverlayOptions, overlay};
 
 /// Attribute bits of mount_setattr(2) and fsmount(2).
 pub mod attribute {
@@ -298,89 +301,6 @@ pub fn kernel_words(context: impl AsFd) -> String {
         words.push_str(line);
     }
     words
-}
-
-/// What an overlay is made of.
-#[derive(Clone, Debug, Default)]
-pub struct OverlayOptions<'a> {
-    /// Read-only layers, topmost first; at least one.
-    pub lower: &'a [PathBuf],
-    /// The writable layer; without it the overlay is read-only.
-    pub upper: Option<&'a Path>,
-    /// The work directory on the same filesystem as `upper`; both or neither.
-    pub work: Option<&'a Path>,
-    /// Further options, such as `("metacopy", Some("on"))`.
-    pub extra: &'a [(&'a str, Option<&'a str>)],
-    /// [`attribute`] bits of the mount.
-    pub attributes: u64,
-}
-
-/// A detached overlay mount.
-///
-/// # Errors
-/// `InvalidInput` with the kernel's words.
-pub fn overlay(options: &OverlayOptions<'_>) -> Result<OwnedFd> {
-    let attempt = || match options.upper {
-        Some(upper) => format!("mount overlay with upper layer {}", upper.display()),
-        None => format!("mount overlay of {} layers", options.lower.len()),
-    };
-    let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .map_err(|errno| Error::system(attempt(), errno))?;
-    let failed = |errno: Errno| {
-        let words = kernel_words(&context);
-        Error::system(
-            if words.is_empty() { attempt() } else { format!("{} ({words})", attempt()) },
-            errno,
-        )
-    };
-    rustix::mount::fsconfig_set_string(&context, "source", "overlay").map_err(failed)?;
-    set_lower(&context, options.lower).map_err(failed)?;
-    for (key, path) in [("upperdir", options.upper), ("workdir", options.work)] {
-        if let Some(path) = path {
-            rustix::mount::fsconfig_set_string(&context, key, path).map_err(failed)?;
-        }
-    }
-    for (key, value) in options.extra {
-        match value {
-            Some(value) => rustix::mount::fsconfig_set_string(&context, *key, *value),
-            None => rustix::mount::fsconfig_set_flag(&context, *key),
-        }
-        .map_err(failed)?;
-    }
-    rustix::mount::fsconfig_create(&context).map_err(failed)?;
-    let flags = attribute_flags(options.attributes);
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(failed)
-}
-
-/// Adds the layers one by one (Linux 6.5), which has no limit on their joined length; on older kernels as one list,
-/// in which `:` and `\` are escaped, and whose length the kernel limits to a page.
-fn set_lower(context: &OwnedFd, lower: &[PathBuf]) -> rustix::io::Result<()> {
-    let mut layers = lower.iter();
-    let Some(first) = layers.next() else { return Err(Errno::INVAL) };
-    match rustix::mount::fsconfig_set_string(context, "lowerdir+", first.as_path()) {
-        Ok(()) => {
-            for layer in layers {
-                rustix::mount::fsconfig_set_string(context, "lowerdir+", layer.as_path())?;
-            }
-            Ok(())
-        }
-        Err(Errno::INVAL) => {
-            let mut list = Vec::new();
-            for layer in lower {
-                if !list.is_empty() {
-                    list.push(b':');
-                }
-                for byte in layer.as_os_str().as_bytes() {
-                    if matches!(byte, b':' | b'\\') {
-                        list.push(b'\\');
-                    }
-                    list.push(*byte);
-                }
-            }
-            rustix::mount::fsconfig_set_string(context, "lowerdir", list.as_slice())
-        }
-        Err(errno) => Err(errno),
-    }
 }
 
 /// Attaches a detached mount at what `target` points to (an `O_PATH` descriptor). Child-safe.
