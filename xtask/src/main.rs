@@ -16,6 +16,7 @@ mod leaks;
 mod packages;
 mod process;
 mod registry;
+mod soak;
 mod tests;
 mod vm;
 
@@ -46,6 +47,8 @@ enum Task {
     Install(install::Options),
     /// Boot a Debian with systemd in QEMU and run a command there
     Vm(vm::Options),
+    /// Run for long what finds more the longer it runs: hundreds of power cuts
+    Soak(soak::Options),
     /// Check that no crate imports what the architecture forbids
     Layers,
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Test(options) => tests::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::Bench(options) => bench::run_benchmark(&options),
+        Task::Soak(options) => soak::run_all(&options),
         Task::Layers => layers::check(),
         Task::Dist(options) => dist::run(&options),
         Task::Install(options) => install::run(&options),

@@ -28,8 +28,10 @@ const PACKAGES: &[&str] = &[
     "dbus-daemon",
     "docker.io",
     "docker-registry",
+    "e2fsprogs",
     "erofs-utils",
     "iproute2",
+    "kmod",
     "libseccomp-dev",
     "man-db",
     "nftables",
@@ -41,6 +43,7 @@ const PACKAGES: &[&str] = &[
     "strace",
     "tini",
     "umoci",
+    "user-mode-linux",
     "util-linux",
 ];
 
