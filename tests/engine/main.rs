@@ -5,6 +5,7 @@ mod crash;
 mod docker_cli;
 mod layers;
 mod limits;
+mod logs;
 mod network;
 mod run;
 mod runtimes;

@@ -2,7 +2,7 @@
 //!
 //! A line of output becomes one JSON object per line, as Docker's json-file driver writes it:
 //! `{"log":"text\n","stream":"stdout","time":"2026-11-24T04:15:19.000000001Z"}`. The time is when the shim read it. A
-//! line longer than [`LINE_LENGTH_MAX`] is cut; all pieces but the last lack the newline, and so does the last line of a
+//! line longer than [`lines::LENGTH_MAX`] is cut; all pieces but the last lack the newline, and so does the last line of a
 //! process that ended without one. So the `log` values of one stream, joined, are exactly what was written (bytes
 //! that are not UTF-8 become U+FFFD, which JSON cannot avoid).
 //!
@@ -15,8 +15,12 @@
 //! A full disk does not stop the container: what cannot be written is dropped whole lines at a time and counted, and
 //! the next line that can be written is preceded by one that says how many are missing. Memory: one buffer of up to
 //! [`BATCH`] bytes while writing, and the unfinished line of each stream.
+//!
+//! What may wait for others, journald and files that must not make a container wait, is written by a [`crate::logger`].
 
 mod encode;
+mod journal;
+mod lines;
 mod rotate;
 
 use std::fs::{File, OpenOptions};
@@ -28,10 +32,9 @@ use brig_shim_protocol::Timestamp;
 use brig_shim_protocol::attach::Stream;
 use brig_shim_protocol::options::LogOptions;
 
+use journal::Journal;
+use lines::Lines;
 pub(crate) use rotate::{CompressJob, compress};
-
-/// Longest piece of a line in one entry, as in Docker.
-const LINE_LENGTH_MAX: usize = 16 << 10;
 
 /// Encoded bytes gathered before they are written.
 const BATCH: usize = 32 << 10;
@@ -47,7 +50,7 @@ pub(crate) struct Log {
     max_files: u32,
     compress: bool,
     /// Unfinished lines of standard output and error.
-    partial: [Vec<u8>; 2],
+    lines: [Lines; 2],
     /// Encoded lines that are yet to be written.
     batch: Vec<u8>,
     batch_lines: u64,
@@ -55,16 +58,67 @@ pub(crate) struct Log {
     rotated: rotate::Rotated,
 }
 
-impl Log {
+/// A log of whatever kind.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    Files(Box<Log>),
+    Journal(Box<Journal>),
+}
+
+impl Sink {
     /// Opens the log that `options` describe; `None` when they ask for no log.
     pub(crate) fn open(options: &LogOptions) -> Result<Option<Self>, String> {
         match &*options.driver {
-            "" | "none" => return Ok(None),
-            "json-file" => {}
-            other => {
-                return Err(format!("unknown log driver {other:?}; use json-file or none"));
+            "" | "none" => Ok(None),
+            "json-file" => Log::open(options).map(|log| Some(Self::Files(Box::new(log)))),
+            "journald" => {
+                let journal = Journal::open(journal::SOCKET.as_ref(), &options.journal_fields)
+                    .map_err(|error| {
+                        format!("connect to journald at {}: {error}", journal::SOCKET)
+                    })?;
+                Ok(Some(Self::Journal(Box::new(journal))))
             }
+            other => Err(format!(
+                "unknown log driver {other:?}; use json-file, journald, none or a binary:// program"
+            )),
         }
+    }
+
+    /// Logs what was read from a stream at `time`.
+    pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8], time: Timestamp) {
+        match self {
+            Self::Files(log) => log.write(stream, bytes, time),
+            Self::Journal(journal) => journal.write(stream, bytes, time),
+        }
+    }
+
+    /// Logs the unfinished line of a stream that has ended.
+    pub(crate) fn finish(&mut self, stream: Stream, time: Timestamp) {
+        match self {
+            Self::Files(log) => log.finish(stream, time),
+            Self::Journal(journal) => journal.finish(stream, time),
+        }
+    }
+
+    /// The next rotated file to compress.
+    pub(crate) fn compress_job(&mut self) -> Option<CompressJob> {
+        match self {
+            Self::Files(log) => log.compress_job(),
+            Self::Journal(_) => None,
+        }
+    }
+
+    /// Takes note that the compression begun last has ended.
+    pub(crate) fn compressed(&mut self, succeeded: bool) {
+        if let Self::Files(log) = self {
+            log.compressed(succeeded);
+        }
+    }
+}
+
+impl Log {
+    /// Opens the log that `options` describe.
+    pub(crate) fn open(options: &LogOptions) -> Result<Self, String> {
         let path = PathBuf::from(&options.path);
         if !path.is_absolute() {
             return Err(format!("log path {:?} is not absolute", options.path));
@@ -72,58 +126,34 @@ impl Log {
         let file =
             open_log(&path).map_err(|error| format!("open log {}: {error}", path.display()))?;
         let size = file.metadata().map_or(0, |metadata| metadata.len());
-        Ok(Some(Self {
+        Ok(Self {
             path,
             file,
             size,
             max_size: options.max_size_bytes,
             max_files: options.max_files.max(1),
             compress: options.compress,
-            partial: [Vec::new(), Vec::new()],
+            lines: <[Lines; 2]>::default(),
             batch: Vec::new(),
             batch_lines: 0,
             dropped: 0,
             rotated: rotate::Rotated::default(),
-        }))
+        })
     }
 
     /// Logs what was read from a stream at `time`.
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8], time: Timestamp) {
         let stamp = time.to_string();
-        let mut partial = std::mem::take(&mut self.partial[index(stream)]);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let room = LINE_LENGTH_MAX - partial.len();
-            let window = &rest[..rest.len().min(room)];
-            let newline = window.iter().position(|&byte| byte == b'\n');
-            let (piece, after) = rest.split_at(newline.map_or(window.len(), |at| at + 1));
-            rest = after;
-            if partial.is_empty() && newline.is_some() {
-                self.entry(stream, piece, &stamp);
-                continue;
-            }
-            partial.extend_from_slice(piece);
-            if newline.is_some() {
-                self.entry(stream, &partial, &stamp);
-                partial.clear();
-            } else if partial.len() >= LINE_LENGTH_MAX {
-                let cut = encode::character_boundary(&partial);
-                self.entry(stream, &partial[..cut], &stamp);
-                partial.drain(..cut);
-            }
-        }
-        if !partial.is_empty() {
-            self.partial[index(stream)] = partial;
-        }
+        let mut lines = std::mem::take(&mut self.lines[index(stream)]);
+        lines.push(bytes, |piece| self.entry(stream, piece, &stamp));
+        self.lines[index(stream)] = lines;
         self.flush();
     }
 
     /// Logs the unfinished line of a stream that has ended.
     pub(crate) fn finish(&mut self, stream: Stream, time: Timestamp) {
-        let partial = std::mem::take(&mut self.partial[index(stream)]);
-        if !partial.is_empty() {
-            self.entry(stream, &partial, &time.to_string());
-        }
+        let mut lines = std::mem::take(&mut self.lines[index(stream)]);
+        lines.finish(|piece| self.entry(stream, piece, &time.to_string()));
         self.flush();
     }
 

@@ -20,6 +20,11 @@ impl Outbox {
         self.bytes.len() - self.sent
     }
 
+    /// What waits.
+    pub(crate) fn waiting(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

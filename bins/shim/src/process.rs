@@ -16,6 +16,7 @@ use brig_shim_protocol::types::Status;
 use crate::log::Log;
 use crate::outbox::Outbox;
 use crate::poller::Watched;
+use crate::ring::Ring;
 use crate::server::Responder;
 use crate::stdio::{ProcessEnds, StdioRequest};
 
@@ -40,6 +41,8 @@ pub(crate) struct Process {
     pub(crate) waiters: Vec<Responder>,
     /// Its ends of the pipes, until it is started.
     pub(crate) ends: ProcessEnds,
+    /// What ends when its loggers are ready; waited for before it is created or started.
+    pub(crate) ready: Vec<OwnedFd>,
     /// An exec's OCI process, until it is started.
     pub(crate) spec: Vec<u8>,
     pub(crate) streams: Streams,
@@ -102,6 +105,10 @@ pub(crate) struct Forward {
     pub(crate) outbox: Outbox,
     /// A regular file, which epoll cannot watch and which never is full.
     pub(crate) is_file: bool,
+    /// A pipe to a logger, which gets all there is even after the end.
+    pub(crate) is_logger: bool,
+    /// Drops what a logger that is behind cannot take, instead of making the process wait.
+    pub(crate) ring: Option<Ring>,
 }
 
 /// The standard input of a process.
@@ -140,6 +147,7 @@ impl Process {
             end: None,
             waiters: Vec::new(),
             ends: Vec::new(),
+            ready: Vec::new(),
             spec: Vec::new(),
             streams: Streams::default(),
         }

@@ -15,6 +15,7 @@ mod attach;
 mod complete;
 mod exit;
 mod options;
+mod outputs;
 mod publish;
 mod service;
 mod streams;

@@ -165,8 +165,8 @@ pub(crate) fn delete(arguments: &Arguments, environment: &Environment) -> Result
     }
     if !under_brigd {
         let socket = containerd_socket(arguments, &bundle)?;
-        // The others of its pod may have a shim that lives.
-        if !connects(&socket) {
+        // The others of its pod may have a shim that lives. One of its own that was killed may take a moment to go.
+        if group::of(&bundle, &arguments.id)? == arguments.id || !connects(&socket) {
             let _absent = fs::remove_file(socket);
         }
     }

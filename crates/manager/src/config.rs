@@ -95,7 +95,7 @@ pub struct Ulimit {
 /// Which log a container writes when the request does not say.
 #[derive(Debug, Clone)]
 pub struct LogDefaults {
-    /// `json-file` or `none`.
+    /// `json-file`, `local`, `journald`, `none`, or `binary:///PROGRAM?ARGUMENT=VALUE`.
     pub driver: String,
     /// Options such as `max-size` and `max-file`.
     pub options: BTreeMap<String, String>,
@@ -204,6 +204,10 @@ impl Config {
             };
         }
         if let Some(log) = file.log {
+            if log.driver.as_ref().is_some_and(|driver| *driver != self.log.driver) {
+                // The options that go by default are of the driver that goes by default.
+                self.log.options.clear();
+            }
             set(&mut self.log.driver, &log.driver);
             set(&mut self.log.options, &log.options);
         }
@@ -238,10 +242,12 @@ impl Config {
                 program.path
             )));
         }
-        if !matches!(self.log.driver.as_str(), "json-file" | "none") {
+        let driver = self.log.driver.as_str();
+        if !matches!(driver, "json-file" | "local" | "journald" | "none")
+            && !driver.starts_with("binary:///")
+        {
             return Err(Error::unsupported(format!(
-                "log driver {} is not built; use json-file or none",
-                self.log.driver
+                "log driver {driver} is not built; use json-file, local, journald, none or binary:///PROGRAM"
             )));
         }
         Ok(())

@@ -212,7 +212,7 @@ fn plugins() -> PluginsInfo {
         volume: list(&["local"]),
         network: list(&["bridge", "host", "null"]),
         authorization: None,
-        log: list(&["json-file", "local"]),
+        log: list(&["journald", "json-file", "local"]),
     }
 }
 

@@ -50,7 +50,7 @@ impl Named for Options {
 /// `brig.shim.v1.LogOptions`: the log that the shim writes.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct LogOptions {
-    /// `json-file` or `none` (also when empty).
+    /// `json-file`, `journald`, `none` (also when empty), or `binary://PROGRAM?ARGUMENT=VALUE` as containerd has it.
     #[prost(string, tag = "1")]
     pub driver: String,
     /// The file, absolute; rotated files are `<path>.1`, `<path>.2` … (`.gz` when compressed).
@@ -65,6 +65,15 @@ pub struct LogOptions {
     /// Compress rotated files with gzip.
     #[prost(bool, tag = "5")]
     pub compress: bool,
+    /// Rather drop lines than let the container wait for the log, once [`Self::max_buffer_bytes`] wait.
+    #[prost(bool, tag = "6")]
+    pub non_blocking: bool,
+    /// Bytes of output that may wait; 0 is 1 MiB.
+    #[prost(uint64, tag = "7")]
+    pub max_buffer_bytes: u64,
+    /// Fields of every entry of a journal, `NAME=value`.
+    #[prost(string, repeated, tag = "8")]
+    pub journal_fields: Vec<String>,
 }
 
 /// `brig.shim.v1.ExecOptions`: what brigd sends in `ExecProcessRequest.spec`.

@@ -13,8 +13,9 @@ fn open(path: &Path, max_size_bytes: u64, max_files: u32, compress: bool) -> Log
         max_size_bytes,
         max_files,
         compress,
+        ..Default::default()
     };
-    Log::open(&options).unwrap().unwrap()
+    Log::open(&options).unwrap()
 }
 
 fn entries(bytes: &[u8]) -> Vec<(String, String)> {
@@ -158,7 +159,7 @@ fn a_full_disk_drops_whole_lines_and_says_so() {
 #[test]
 fn unknown_drivers_are_refused() {
     let options = |driver: &str| LogOptions { driver: driver.into(), ..LogOptions::default() };
-    assert!(Log::open(&options("syslog")).unwrap_err().contains("json-file"));
-    assert!(Log::open(&options("none")).unwrap().is_none());
-    assert!(Log::open(&options("json-file")).unwrap_err().contains("not absolute"));
+    assert!(Sink::open(&options("syslog")).unwrap_err().contains("json-file"));
+    assert!(Sink::open(&options("none")).unwrap().is_none());
+    assert!(Sink::open(&options("json-file")).unwrap_err().contains("not absolute"));
 }

@@ -270,5 +270,6 @@ impl Shim {
             log.finish(Stream::Stdout, now);
             log.finish(Stream::Stderr, now);
         }
+        self.hand_over_to_loggers(number);
     }
 }

@@ -1,5 +1,6 @@
 //! The task service's methods.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use brig_shim_protocol::events::{TaskExecAdded, TaskIo};
@@ -12,8 +13,8 @@ use rustix::termios::Winsize;
 
 use super::complete::Completion;
 use super::{Container, PROCESSES_MAX, Responder, Shim};
-use crate::log::Log;
-use crate::operation::{Task, Work};
+use crate::logger;
+use crate::operation::{Outcome, Reply, Task, Work};
 use crate::process::{Process, State};
 use crate::runtime::{self, Settings};
 use crate::stdio::StdioRequest;
@@ -147,11 +148,11 @@ impl Shim {
         let mut process = Process::new(&request.id, "", stdio);
         self.open_streams(number, &mut process)?;
         process.streams.stdin.once = asked.stdin_once || !asked.attachable;
-        let log = asked.log.as_ref().map(Log::open).transpose();
-        process.streams.log =
-            log.map_err(|message| Status::new(Code::InvalidArgument, message))?.flatten();
+        if let Some(log) = &asked.log {
+            self.open_log(number, &mut process, log)?;
+        }
         process.busy = true;
-        let keep = std::mem::take(&mut process.ends);
+        let (keep, ready) = take_ends(&mut process);
         self.processes.insert(number, process);
         self.containers.insert(
             request.id.clone(),
@@ -168,7 +169,7 @@ impl Shim {
         );
         let watch_memory = self.identity.containerd.is_some();
         let (id, rootfs) = (request.id, request.rootfs.clone());
-        let work: Work = Box::new(move |ends| {
+        let work = after_loggers(ready, move |ends| {
             let create =
                 runtime::Create { id: &id, bundle: &bundle, rootfs: &rootfs, watch_memory };
             runtime::create(&asked.settings, &create, ends)
@@ -191,10 +192,10 @@ impl Shim {
             return Err(Status::new(Code::FailedPrecondition, message));
         }
         process.busy = true;
-        let keep = std::mem::take(&mut process.ends);
+        let (keep, ready) = take_ends(process);
         let spec = std::mem::take(&mut process.spec);
         let (id, is_init) = (request.id.clone(), process.is_init());
-        let work: Work = Box::new(move |ends| {
+        let work = after_loggers(ready, move |ends| {
             if is_init {
                 runtime::start(&settings, &id)
             } else {
@@ -396,6 +397,26 @@ impl Shim {
 }
 
 const KILL: i32 = 9;
+
+/// What the runtime needs of a process, and how many of these descriptors tell of loggers: the last ones.
+fn take_ends(process: &mut Process) -> (Vec<OwnedFd>, usize) {
+    let mut keep = std::mem::take(&mut process.ends);
+    let ready = std::mem::take(&mut process.ready);
+    let count = ready.len();
+    keep.extend(ready);
+    (keep, count)
+}
+
+/// Work that begins when the process's loggers are ready, with its ends.
+fn after_loggers(loggers: usize, work: impl FnOnce(Vec<OwnedFd>) -> Outcome + 'static) -> Work {
+    Box::new(move |mut kept| {
+        let ready = kept.split_off(kept.len().saturating_sub(loggers));
+        match ready.iter().try_for_each(logger::wait_until_ready) {
+            Ok(()) => work(kept),
+            Err(message) => (Reply::failure(Status::new(Code::Unavailable, message)), Vec::new()),
+        }
+    })
+}
 
 /// How messages name a process.
 pub(super) fn describe(process: &Process) -> String {

@@ -14,10 +14,9 @@ use super::Shim;
 use super::complete::Completion;
 use crate::log::{CompressJob, compress};
 use crate::operation::{Reply, Task, Work};
-use crate::outbox::Outbox;
 use crate::poller::{Channel, EventFlags, Source, Watched};
 use crate::process::{Forward, Output, Process, StdinFifo, Streams};
-use crate::stdio::{Target, make_pipes, open_fifo_for_input, open_fifo_for_output, open_file};
+use crate::stdio::{make_pipes, open_fifo_for_input};
 
 /// Bytes read from a stream before others get their turn.
 const TURN: usize = 128 << 10;
@@ -28,6 +27,7 @@ const STDIN_WAITING_MAX: usize = 64 << 10;
 impl Shim {
     /// Makes the streams that were asked for; a terminal's come with [`Shim::open_console`].
     pub(super) fn open_streams(&self, number: u32, process: &mut Process) -> Result<(), Status> {
+        let [stdout, stderr] = self.open_forwards(number, process)?;
         let request = &process.request;
         let streams = &mut process.streams;
         let failed = |what: &str, error: &dyn std::fmt::Display| {
@@ -44,12 +44,10 @@ impl Shim {
             source.watch(EventFlags::IN).map_err(|errno| failed(&what, &errno))?;
             streams.stdin_fifo = Some(StdinFifo { source, hold: Some(hold) });
         }
-        let stdout = self.open_forward(&request.stdout, number, Channel::ForwardStdout)?;
         if request.terminal {
             streams.console_forward = stdout;
             return Ok(());
         }
-        let stderr = self.open_forward(&request.stderr, number, Channel::ForwardStderr)?;
         let (shim, ends) =
             make_pipes(request).map_err(|error| failed("make the streams' pipes", &error))?;
         process.ends = ends;
@@ -63,34 +61,6 @@ impl Shim {
         streams.stderr = output(shim.stderr, Channel::Stderr, stderr)?;
         streams.stdin.target = shim.stdin.map(|fd| watched(fd, Channel::Stdin));
         Ok(())
-    }
-
-    fn open_forward(
-        &self,
-        target: &str,
-        number: u32,
-        channel: Channel,
-    ) -> Result<Option<Forward>, Status> {
-        if target.is_empty() {
-            return Ok(None);
-        }
-        let parsed =
-            Target::parse(target).map_err(|message| Status::new(Code::InvalidArgument, message))?;
-        let failed = |error: &dyn std::fmt::Display| {
-            Status::new(Code::InvalidArgument, format!("open output {target}: {error}"))
-        };
-        let (fd, is_file) = match parsed {
-            Target::Fifo(path) => {
-                (open_fifo_for_output(&path).map_err(|errno| failed(&errno))?, false)
-            }
-            Target::File(path) => (open_file(&path).map_err(|error| failed(&error))?, true),
-            Target::Binary { .. } => {
-                let message = format!("output {target}: logger programs are not supported yet");
-                return Err(Status::new(Code::Unimplemented, message));
-            }
-        };
-        let target = Watched::new(&self.poller, fd, Source::Process(number, channel));
-        Ok(Some(Forward { target, outbox: Outbox::default(), is_file }))
     }
 
     /// Serves the terminal of a process that was just created or started.
@@ -159,8 +129,7 @@ impl Shim {
     fn may_read(&self, number: u32, stream: Stream) -> bool {
         let Some(process) = self.processes.get(&number) else { return false };
         let Some(output) = output_of(&process.streams, stream) else { return false };
-        let forward_behind =
-            output.forward.as_ref().is_some_and(|forward| !forward.outbox.is_empty());
+        let forward_behind = output.forward.as_ref().is_some_and(Forward::holds_up);
         let client_behind = process.streams.clients.iter().any(|number| {
             self.clients.get(number).is_some_and(|client| client.lossless && client.is_full())
         });
@@ -212,6 +181,9 @@ impl Shim {
         }
         if let Some(output) = output_of_mut(streams, stream) {
             output.source = None;
+            if output.forward.as_mut().is_some_and(|forward| forward.end().is_err()) {
+                output.forward = None;
+            }
         }
         self.settle_output(number, stream);
         self.settle_clients(number);
@@ -363,27 +335,7 @@ impl Shim {
     }
 }
 
-impl Forward {
-    fn send(&mut self, bytes: &[u8]) -> rustix::io::Result<()> {
-        if self.is_file {
-            let mut rest = bytes;
-            while !rest.is_empty() {
-                let count = rustix::io::retry_on_intr(|| rustix::io::write(&self.target, rest))?;
-                rest = &rest[count..];
-            }
-            return Ok(());
-        }
-        self.outbox.send(&self.target, &[bytes])?;
-        self.target.watch(output_interest(!self.outbox.is_empty()))
-    }
-
-    fn flush(&mut self) -> rustix::io::Result<()> {
-        self.outbox.flush(&self.target)?;
-        self.target.watch(output_interest(!self.outbox.is_empty()))
-    }
-}
-
-fn output_interest(waiting: bool) -> EventFlags {
+pub(super) fn output_interest(waiting: bool) -> EventFlags {
     if waiting { EventFlags::OUT } else { EventFlags::empty() }
 }
 

@@ -6,6 +6,7 @@ mod containerd;
 mod exec;
 mod external;
 mod lifecycle;
+mod loggers;
 mod memory;
 mod oracle;
 mod streams;

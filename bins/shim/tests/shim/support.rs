@@ -89,6 +89,7 @@ impl Setup {
             max_size_bytes,
             max_files,
             compress,
+            ..Default::default()
         });
         self
     }

@@ -34,7 +34,7 @@ pub(super) async fn inspect(
         let path = shared.config.root.join("containers").join(&record.id).join(name);
         Some(if written { path.display().to_string() } else { String::new() })
     };
-    let logged = log_driver::parse(record, &shared.config).ok().flatten().is_some();
+    let logged = log_driver::is_readable(record, &shared.config).unwrap_or(false);
     let log_path = if logged {
         log_driver::path(&shared.config, &record.id).display().to_string()
     } else {

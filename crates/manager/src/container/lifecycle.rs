@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_shim_protocol::attach::AttachRequest;
-use brig_shim_protocol::options::{LogOptions, Options};
+use brig_shim_protocol::options::Options;
 use brig_shim_protocol::types::Mount;
 use brig_storage::SnapshotKey;
 use tokio::net::UnixStream;
@@ -314,13 +314,7 @@ fn shim_options(shared: &Shared, record: &ContainerRecord) -> Result<Options> {
         runtime_arguments: runtime.arguments,
         runtime_root: shared.config.state.join("runtime").display().to_string(),
         systemd_cgroup: shared.config.systemd_cgroup,
-        log: log.map(|log| LogOptions {
-            driver: "json-file".into(),
-            path: log_driver::path(&shared.config, &record.id).display().to_string(),
-            max_size_bytes: log.max_size_bytes,
-            max_files: log.max_files,
-            compress: log.compress,
-        }),
+        log,
         open_stdin: record.config.open_stdin.unwrap_or(false),
         stdin_once: record.config.stdin_once.unwrap_or(false),
         ..Options::default()

@@ -3,19 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use brig_shim_protocol::options::LogOptions;
+
 use crate::config::{Config, parse_size};
 use crate::error::{Error, Result};
 use crate::metadata::ContainerRecord;
 use crate::name;
-
-/// Rotation of a json-file log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rotation {
-    /// 0: never.
-    pub(crate) max_size_bytes: u64,
-    pub(crate) max_files: u32,
-    pub(crate) compress: bool,
-}
 
 /// The current log file of a container.
 pub(crate) fn path(config: &Config, id: &str) -> PathBuf {
@@ -43,71 +36,146 @@ pub(crate) fn chosen(
     }
 }
 
-/// The rotation of the container's log, `None` when it keeps none.
-pub(crate) fn parse(record: &ContainerRecord, config: &Config) -> Result<Option<Rotation>> {
+/// The log that the shim is to write, `None` when it keeps none.
+pub(crate) fn parse(record: &ContainerRecord, config: &Config) -> Result<Option<LogOptions>> {
     let (driver, options) = chosen(record, config);
-    match driver.as_str() {
+    let mut log = match driver.as_str() {
         "none" => return Ok(None),
-        "json-file" | "local" => {}
+        "json-file" => files(config, record, LogOptions { max_files: 1, ..LogOptions::default() }),
+        "local" => {
+            let (max_size_bytes, max_files, compress) = (20 << 20, 5, true);
+            let log = LogOptions { max_size_bytes, max_files, compress, ..LogOptions::default() };
+            files(config, record, log)
+        }
+        "journald" => LogOptions { driver: driver.clone(), ..LogOptions::default() },
+        program if program.starts_with("binary:///") => {
+            LogOptions { driver: driver.clone(), ..LogOptions::default() }
+        }
         other => {
             return Err(Error::unsupported(format!(
-                "log driver {other} is not built; use json-file, local or none"
+                "log driver {other} is not built; use json-file, local, journald, none or binary:///PROGRAM"
+            )));
+        }
+    };
+    for (name, value) in &options {
+        if !option(&mut log, record, (name, value))? {
+            return Err(Error::invalid(format!(
+                "unknown log opt '{name}' for {driver} log driver"
             )));
         }
     }
-    let mut rotation = Rotation { max_size_bytes: 0, max_files: 1, compress: false };
-    if driver == "local" {
-        rotation = Rotation { max_size_bytes: 20 << 20, max_files: 5, compress: true };
+    if log.max_buffer_bytes > 0 && !log.non_blocking {
+        return Err(Error::invalid(
+            "log option max-buffer-size is only supported with mode=non-blocking",
+        ));
     }
-    for (name, value) in &options {
-        let wrong = || Error::invalid(format!("invalid value {value:?} for log option {name}"));
-        match name.as_str() {
-            "max-size" => {
-                rotation.max_size_bytes = if value == "-1" { 0 } else { parse_size(value)? }
-            }
-            "max-file" => {
-                rotation.max_files =
-                    value.parse().ok().filter(|files| *files >= 1).ok_or_else(wrong)?;
-            }
-            "compress" => rotation.compress = value.parse().map_err(|_| wrong())?,
-            // How docker's client would like it delivered; our shim never blocks the container.
-            "mode" | "max-buffer-size" => {}
-            "labels" | "env" => {}
-            "tag" => drop(tag(record, value)?),
-            "labels-regex" | "env-regex" => {
-                return Err(Error::unsupported(format!(
-                    "log option {name} is not built; list the names with labels or env"
-                )));
-            }
-            _ => {
-                return Err(Error::invalid(format!(
-                    "unknown log opt '{name}' for {driver} log driver"
-                )));
+    if log.driver == "journald" {
+        log.journal_fields = journal_fields(record, &options)?;
+    }
+    Ok(Some(log))
+}
+
+fn files(config: &Config, record: &ContainerRecord, log: LogOptions) -> LogOptions {
+    let path = path(config, &record.id).display().to_string();
+    LogOptions { driver: "json-file".into(), path, ..log }
+}
+
+/// Takes one option; false when the driver has none of that name.
+fn option(
+    log: &mut LogOptions,
+    record: &ContainerRecord,
+    (name, value): (&str, &str),
+) -> Result<bool> {
+    let wrong = || Error::invalid(format!("invalid value {value:?} for log option {name}"));
+    let program = log.driver.starts_with("binary:");
+    match (name, log.driver == "json-file") {
+        ("max-size", true) => {
+            log.max_size_bytes = if value == "-1" { 0 } else { parse_size(value)? }
+        }
+        ("max-file", true) => {
+            log.max_files = value.parse().ok().filter(|files| *files >= 1).ok_or_else(wrong)?;
+        }
+        ("compress", true) => log.compress = value.parse().map_err(|_| wrong())?,
+        ("mode", _) => {
+            log.non_blocking = match value {
+                "blocking" => false,
+                "non-blocking" => true,
+                _ => return Err(wrong()),
             }
         }
+        ("max-buffer-size", _) => log.max_buffer_bytes = parse_size(value)?.max(1),
+        ("labels" | "env", _) if !program => {}
+        ("tag", _) if !program => drop(tag(record, value)?),
+        ("labels-regex" | "env-regex", _) => {
+            return Err(Error::unsupported(format!(
+                "log option {name} is not built; list the names with labels or env"
+            )));
+        }
+        _ => return Ok(false),
     }
-    Ok(Some(rotation))
+    Ok(true)
+}
+
+/// Whether `logs` can read what the container writes.
+pub(crate) fn is_readable(record: &ContainerRecord, config: &Config) -> Result<bool> {
+    Ok(parse(record, config)?.is_some_and(|log| log.driver == "json-file"))
+}
+
+/// The fields that docker's driver gives every entry of a journal, and what the options name.
+fn journal_fields(
+    record: &ContainerRecord,
+    options: &BTreeMap<String, String>,
+) -> Result<Vec<String>> {
+    let template = options.get("tag").map(String::as_str).filter(|tag| !tag.is_empty());
+    let tag = tag(record, template.unwrap_or("{{.ID}}"))?;
+    let mut fields = vec![
+        format!("CONTAINER_ID={}", name::short(&record.id)),
+        format!("CONTAINER_ID_FULL={}", record.id),
+        format!("CONTAINER_NAME={}", record.name),
+        format!("CONTAINER_TAG={tag}"),
+        format!("IMAGE_NAME={}", record.config.image.clone().unwrap_or_default()),
+        format!("SYSLOG_IDENTIFIER={tag}"),
+    ];
+    let named = named(record, options).into_iter();
+    fields.extend(named.map(|(name, value)| format!("{}={value}", field_name(&name))));
+    Ok(fields)
+}
+
+/// A name that a journal takes: capital letters, digits and underscores, and no underscore first.
+fn field_name(name: &str) -> String {
+    let valid = |letter: char| match letter.to_ascii_uppercase() {
+        letter if letter.is_ascii_alphanumeric() => letter,
+        _ => '_',
+    };
+    name.chars().map(valid).collect::<String>().trim_start_matches('_').to_owned()
+}
+
+/// The labels and variables that the options name.
+fn named(record: &ContainerRecord, options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let option = |name: &str| options.get(name).map(String::as_str).unwrap_or_default();
+    let mut found = BTreeMap::new();
+    let labels = record.config.labels.as_ref();
+    for name in option("labels").split(',') {
+        if let Some(value) = labels.and_then(|labels| labels.get(name)) {
+            found.insert(name.to_owned(), value.clone());
+        }
+    }
+    for wanted in option("env").split(',') {
+        let variables = record.config.env.iter().flatten().filter_map(|pair| pair.split_once('='));
+        for (name, value) in variables.filter(|(name, _)| *name == wanted) {
+            found.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    found
 }
 
 /// What `logs --details` puts before each line: the labels and variables that the log options name, and the tag, in
 /// docker's form (sorted, URL-encoded, a blank at the end).
 pub(crate) fn details(record: &ContainerRecord, config: &Config) -> Result<String> {
     let (_, options) = chosen(record, config);
-    let option = |name: &str| options.get(name).map(String::as_str).unwrap_or_default();
-    let mut details = BTreeMap::new();
-    let labels = record.config.labels.as_ref();
-    for name in option("labels").split(',') {
-        if let Some(value) = labels.and_then(|labels| labels.get(name)) {
-            details.insert(name.to_owned(), value.clone());
-        }
-    }
-    for wanted in option("env").split(',') {
-        let variables = record.config.env.iter().flatten().filter_map(|pair| pair.split_once('='));
-        for (name, value) in variables.filter(|(name, _)| *name == wanted) {
-            details.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    let tag = tag(record, option("tag"))?;
+    let mut details = named(record, &options);
+    let template = options.get("tag").map(String::as_str).unwrap_or_default();
+    let tag = tag(record, template)?;
     if !tag.is_empty() {
         details.insert("tag".to_owned(), tag);
     }
@@ -169,7 +237,7 @@ mod tests {
     use super::*;
     use crate::models::{HostConfig, HostConfigLogConfig};
 
-    fn of(driver: &str, options: &[(&str, &str)]) -> Result<Option<Rotation>> {
+    fn of(driver: &str, options: &[(&str, &str)]) -> Result<Option<LogOptions>> {
         let config =
             options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let log_config =
@@ -188,6 +256,19 @@ mod tests {
         let rotation = of("json-file", &[("max-size", "1m")]).expect("good").expect("a log");
         assert_eq!((rotation.max_size_bytes, rotation.max_files), (1 << 20, 1));
         assert_eq!(of("none", &[]).expect("good"), None);
+    }
+
+    #[test]
+    fn modes_journals_and_programs_are_taken() {
+        let options = [("mode", "non-blocking"), ("max-buffer-size", "2m")];
+        let log = of("local", &options).expect("good").expect("a log");
+        assert_eq!((log.non_blocking, log.max_buffer_bytes), (true, 2 << 20));
+        assert!(log.compress && log.driver == "json-file");
+        let log = of("journald", &[("mode", "blocking")]).expect("good").expect("a log");
+        assert!(!log.non_blocking && log.journal_fields.len() == 6);
+        let program = "binary:///usr/bin/logger?a=b";
+        assert_eq!(of(program, &[]).expect("good").expect("a log").driver, program);
+        assert_eq!(field_name("_com.example/tier"), "COM_EXAMPLE_TIER");
     }
 
     #[test]
@@ -211,7 +292,11 @@ mod tests {
 
     #[test]
     fn what_is_not_built_or_not_known_is_refused() {
-        assert!(of("journald", &[]).expect_err("unbuilt").report().contains("journald"));
+        assert!(of("syslog", &[]).expect_err("unbuilt").report().contains("syslog"));
+        assert!(of("journald", &[("max-size", "1m")]).is_err());
+        assert!(of("binary:///bin/logger", &[("tag", "x")]).is_err());
+        assert!(of("json-file", &[("mode", "sometimes")]).is_err());
+        assert!(of("json-file", &[("max-buffer-size", "1m")]).is_err());
         assert!(
             of("json-file", &[("env-regex", "^A")])
                 .expect_err("unbuilt")

@@ -38,7 +38,7 @@ pub(super) async fn logs(
     if !(request.stdout || request.stderr) {
         return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
     }
-    if log_driver::parse(record, &shared.config)?.is_none() {
+    if !log_driver::is_readable(record, &shared.config)? {
         return Err(Error::unsupported("configured logging driver does not support reading"));
     }
     let details = match request.details {
