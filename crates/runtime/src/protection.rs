@@ -38,6 +38,8 @@ pub enum Protection {
     Descriptors,
     /// Inheritable capabilities are those configured.
     Inheritable,
+    /// The caller's supplementary groups are not the process's.
+    Groups,
     /// The process leads a session of its own.
     Session,
     /// Masked paths are masked.

@@ -198,7 +198,7 @@ fn join_keyring(name: &std::ffi::CStr) -> rustix::io::Result<()> {
 fn credentials(plan: &ProcessPlan) -> Done {
     capability::limit_bounding_set(plan.capabilities.bounding).at(Step::Bounding)?;
     rustix::thread::set_keep_capabilities(true).at(Step::User)?;
-    if !plan.keep_groups {
+    if !plan.keep_groups && on(Protection::Groups) {
         rustix::thread::set_thread_groups(&plan.groups).at(Step::Groups)?;
     }
     let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));

@@ -191,4 +191,6 @@ pub(crate) fn supports(flag: LinuxSeccompFilterFlag) -> bool {
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

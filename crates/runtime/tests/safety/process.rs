@@ -111,6 +111,32 @@ fn has_unasked(output: &Output, uid: u32) -> bool {
     !(is_empty("CapInh") && is_empty("CapAmb") && unused)
 }
 
+/// R9 (CVE-2022-2989 and its kin): supplementary groups are those configured, of a container's first process or a later
+/// one, and none of its caller's.
+#[test]
+fn no_group_of_the_caller_is_inherited() {
+    let Some(mut fixture) = Fixture::new("no_group_of_the_caller_is_inherited") else { return };
+    let _alone = alone();
+    let user = json!({"uid": 1000, "gid": 1001, "additionalGids": [7, 1002]});
+    let process = json!({"user": user, "cwd": "/", "env": ["PATH=/bin"], "args": ["id", "-G"]});
+    fixture.set("/process/user", user);
+    // Groups belong to a thread, for the kernel; this one has what its caller would have.
+    let caller = rustix::fs::Gid::from_raw(4242);
+    std::thread::scope(|scope| {
+        let calling = scope.spawn(|| {
+            rustix::thread::set_thread_groups(&[caller]).unwrap();
+            fixture.set("/process/args", json!(["id", "-G"]));
+            let foreign = |output: Output| output.stdout != "1001 7 1002\n";
+            proven(&[Protection::Groups], || foreign(fixture.run().unwrap()));
+            fixture.set("/process/args", json!(["sleep", "1000"]));
+            let started = fixture.start();
+            proven(&[Protection::Groups], || foreign(exec(&started.container, &process).unwrap()));
+            end(&started);
+        });
+        calling.join().unwrap();
+    });
+}
+
 /// R14 (CVE-2016-10124): a process in the caller's session reads from and pushes into the caller's terminal.
 #[test]
 fn a_container_is_not_in_the_callers_session() {

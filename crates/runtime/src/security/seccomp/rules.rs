@@ -20,7 +20,7 @@ pub(super) const ARM_PRIVATE: u32 = 0x000f_0000;
 
 const RET_KILL_THREAD: u32 = 0;
 pub(super) const RET_KILL_PROCESS: u32 = 0x8000_0000;
-const RET_TRAP: u32 = 0x0003_0000;
+pub(super) const RET_TRAP: u32 = 0x0003_0000;
 pub(super) const RET_ERRNO: u32 = 0x0005_0000;
 const RET_NOTIFY: u32 = 0x7fc0_0000;
 const RET_TRACE: u32 = 0x7ff0_0000;

@@ -1,26 +1,23 @@
-//! Verdicts are checked with an interpreter of classic BPF, against libseccomp's programs, and by the kernel.
-
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
-use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+//! Verdicts are checked with an interpreter of classic BPF, and by the kernel.
 
 use super::rules::{RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, X32_BIT};
 use rustix::io::Errno;
 
 use super::*;
 
-const X86_64: u32 = 0xc000_003e;
-const I386: u32 = 0x4000_0003;
+pub(super) const X86_64: u32 = 0xc000_003e;
+pub(super) const I386: u32 = 0x4000_0003;
 const AARCH64: u32 = 0xc000_00b7;
 const ENOSYS: u32 = RET_ERRNO | 38;
 
 /// Runs a program on a call, as the kernel would (`seccomp_data` of seccomp(2), little-endian).
-fn verdict(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+pub(super) fn verdict(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u32 {
     let low = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap();
-    let mut data = vec![number, arch, 0, 0];
-    data.extend(args.iter().flat_map(|arg| [low(*arg), low(arg >> 32)]));
+    let mut data = [0; 16];
+    (data[0], data[1]) = (number, arch);
+    for (place, arg) in args.into_iter().enumerate() {
+        (data[4 + 2 * place], data[5 + 2 * place]) = (low(arg), low(arg >> 32));
+    }
     let (mut accumulator, mut at) = (0_u32, 0_usize);
     loop {
         let Instruction { code, jump_true, jump_false, constant } = program[at];
@@ -235,165 +232,6 @@ fn the_table_is_sorted_and_without_doubles() {
         let aliases = usize::from(column == 4);
         assert_eq!(numbers.len() + aliases, count, "column {column}");
     }
-}
-
-/// One rule of a random profile: name, action, and at most one condition on an argument.
-#[derive(Debug, Clone)]
-struct RandomRule {
-    name: &'static str,
-    errno: u32,
-    condition: Option<(u8, u8, u64, u64)>,
-}
-
-const OPERATORS: [&str; 7] = [
-    "SCMP_CMP_NE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_MASKED_EQ",
-];
-
-fn random_rules() -> impl Strategy<Value = Vec<RandomRule>> {
-    let value = prop_oneof![Just(0_u64), Just(1), Just(7), Just(1 << 32), Just(u64::MAX)];
-    let condition = proptest::option::of((0_u8..6, 0_u8..7, value.clone(), value));
-    let rule = (0..table::TABLE.len(), 2_u32..40, condition);
-    proptest::collection::vec(rule, 1..200).prop_map(|rules| {
-        let mut seen = std::collections::BTreeSet::new();
-        rules
-            .into_iter()
-            // One rule for a call: the order among several is not libseccomp's to promise.
-            .filter(|(row, ..)| seen.insert(*row))
-            // libseccomp 2.5 forgets to load the number when only x86-64 has the first call.
-            .filter(|(row, ..)| table::TABLE[*row].1[..3].iter().all(|number| *number >= 0))
-            .map(|(row, errno, condition)| {
-                // Under a mask only the masked bits of the value count; libseccomp insists on it.
-                let condition = condition.map(|(index, operator, value, two)| {
-                    (index, operator, value, if operator == 6 { two & value } else { two })
-                });
-                RandomRule { name: table::TABLE[row].0, errno, condition }
-            })
-            .collect()
-    })
-}
-
-fn random_profile(rules: &[RandomRule]) -> LinuxSeccomp {
-    let syscalls: Vec<serde_json::Value> = rules
-        .iter()
-        .map(|rule| {
-            let args: Vec<serde_json::Value> = rule
-                .condition
-                .iter()
-                .map(|(index, operator, value, two)| {
-                    serde_json::json!({"index": index, "value": value, "valueTwo": two,
-                        "op": OPERATORS[usize::from(*operator)]})
-                })
-                .collect();
-            serde_json::json!({"names": [rule.name], "action": "SCMP_ACT_ERRNO",
-                "errnoRet": rule.errno, "args": args})
-        })
-        .collect();
-    profile(serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW",
-        "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"], "syscalls": syscalls}))
-}
-
-/// Builds libseccomp's program for the rules with a small C program; `None` where there is no compiler or library.
-fn build_oracle(directory: &Path) -> Option<PathBuf> {
-    let source = directory.join("oracle.c");
-    std::fs::write(&source, include_str!("oracle.c")).unwrap();
-    let program = directory.join("oracle");
-    let built = Command::new("cc")
-        .arg("-o")
-        .args([&program, &source])
-        .arg("-lseccomp")
-        .stderr(Stdio::null())
-        .status();
-    built.is_ok_and(|status| status.success()).then_some(program)
-}
-
-/// The program, and the names that libseccomp refuses a rule for (an architecture lacks them).
-fn ask_oracle(oracle: &Path, rules: &[RandomRule]) -> (Vec<Instruction>, String) {
-    let mut child =
-        Command::new(oracle).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut text = String::new();
-    for rule in rules {
-        let (index, operator, value, two) =
-            rule.condition.map_or((-1, 0, 0, 0), |(i, o, v, t)| (i32::from(i), o + 1, v, t));
-        text += &format!("{} {} {index} {operator} {value} {two}\n", rule.name, rule.errno);
-    }
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let program = output
-        .stdout
-        .chunks_exact(8)
-        .map(|bytes| Instruction {
-            code: u16::from_le_bytes([bytes[0], bytes[1]]),
-            jump_true: bytes[2],
-            jump_false: bytes[3],
-            constant: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
-        })
-        .collect();
-    (program, String::from_utf8(output.stderr).unwrap())
-}
-
-#[test]
-fn random_profiles_get_the_verdicts_of_libseccomp() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(oracle) = build_oracle(directory.path()) else {
-        eprintln!(
-            "SKIPPED random_profiles_get_the_verdicts_of_libseccomp: needs cc and libseccomp"
-        );
-        return;
-    };
-    let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(config, rng);
-    runner
-        .run(&random_rules(), |rules| {
-            let ours = compile_for(&random_profile(&rules), Architecture::X86_64).unwrap();
-            let (theirs, refused) = ask_oracle(&oracle, &rules);
-            for (arch, column, bit) in [(X86_64, 0, 0), (I386, 1, 0), (X86_64, 2, X32_BIT)] {
-                for (name, row) in table::TABLE {
-                    let Ok(number) = u32::try_from(row[column]) else { continue };
-                    for value in [0, 1, 7, 9, 0xffff_ffff, 1 << 32, (1 << 32) | 7, u64::MAX] {
-                        // To libseccomp, i386 and x32 have no high words.
-                        let value = if column == 0 { value } else { value & 0xffff_ffff };
-                        let args = [value; 6];
-                        if refused.lines().any(|line| line == *name)
-                            || known_difference(&rules, column, name, value)
-                        {
-                            continue;
-                        }
-                        let got = verdict(ours.instructions(), arch, number | bit, args);
-                        let expected = verdict(&theirs, arch, number | bit, args);
-                        prop_assert_eq!(got, expected, "{} {:#x} {:#x}", name, arch, value);
-                    }
-                }
-            }
-            Ok(())
-        })
-        .unwrap();
-}
-
-/// Where we differ on purpose (32-bit arguments with high bits), or where libseccomp 2.5 does not know the call, expands it
-/// to the multiplexers of i386, or compares wrongly: its inequalities go astray when a high word is set (fixed in 2.6), and
-/// on i386 and x32 it drops the high word of what an argument is compared with. `every_operator_compares_64_bits` has those.
-fn known_difference(rules: &[RandomRule], column: usize, name: &str, value: u64) -> bool {
-    const MULTIPLEXED: [&str; 2] = ["socketcall", "ipc"];
-    let high = |value: u64| value > u64::from(u32::MAX);
-    let newest = table::TABLE
-        .binary_search_by(|(known, _)| (*known).cmp(name))
-        .is_ok_and(|row| table::TABLE[row].1.iter().any(|number| (450..1000).contains(number)));
-    let condition = rules.iter().find(|rule| rule.name == name).and_then(|rule| rule.condition);
-    let compared = condition.is_some_and(|(index, operator, datum, two)| {
-        let exact = [3, 6].contains(&operator);
-        let unequal = !exact && (high(value) || high(datum));
-        let short = high(value) && rules::takes_32_bits(name, usize::from(index));
-        unequal || short || column != 0 && (high(datum) || high(two))
-    });
-    newest || compared || MULTIPLEXED.contains(&name)
 }
 
 /// Installs a filter in a forked child and looks at what the kernel does.
