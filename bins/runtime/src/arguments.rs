@@ -63,29 +63,43 @@ fn default_root() -> PathBuf {
     PathBuf::from("/run/brig-runtime")
 }
 
-const HELP: &str = "\
-Usage: brig-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug]
-                    [--systemd-cgroup] [--rootless true|false|auto] COMMAND [ARGUMENTS]
+/// The first lines of the help.
+pub(crate) const USAGE: &str = "Usage: brig-runtime [FLAGS] COMMAND [ARGUMENTS]\n";
 
-Commands:
-  create    make a container from a bundle
-  start     run the program of a created container
-  run       create and start a container
-  exec      run a further process in a container
-  state     print the state of a container
-  list      list containers
-  ps        list the processes of a container
-  kill      send a signal to a container
-  delete    remove a container
-  pause     freeze the processes of a container
-  resume    thaw them again
-  update    change the limits of a container
-  events    print the statistics of a container
-  spec      write a configuration to start from
-  features  print what this runtime can do
+/// The flags before the command, for the help.
+pub(crate) const FLAGS: [(&str, &str); 8] = [
+    ("--root DIR", "where the state of containers is kept"),
+    ("--log FILE", "write messages there too"),
+    ("--log-format text|json", "how lines of that file look (default: text)"),
+    ("--debug", "accepted for compatibility"),
+    ("--systemd-cgroup", "have systemd make cgroups; cgroupsPath is SLICE:PREFIX:NAME"),
+    ("--rootless true|false|auto", "go on without cgroups where the caller may make none"),
+    ("-v, --version", "print the version"),
+    ("-h, --help", "print this text"),
+];
 
-`brig-runtime COMMAND --help` shows the flags of a command.
-";
+/// Instead of an error: the help of the command is asked for.
+#[derive(Debug)]
+pub(crate) struct HelpWanted;
+
+impl std::fmt::Display for HelpWanted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("help is asked for")
+    }
+}
+
+impl std::error::Error for HelpWanted {}
+
+/// The next argument of a command.
+///
+/// # Errors
+/// [`HelpWanted`] for `--help`; an argument that cannot be read.
+pub(crate) fn next(parser: &mut Parser) -> anyhow::Result<Option<Arg<'_>>> {
+    match parser.next()? {
+        Some(Arg::Long("help") | Arg::Short('h')) => Err(HelpWanted.into()),
+        other => Ok(other),
+    }
+}
 
 /// Parses the flags up to the command, whose name is the next argument of the parser.
 pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
@@ -106,10 +120,11 @@ pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
                     other => bail!("unknown log format {:?}: text or json", other.unwrap_or("")),
                 }
             }
-            Some(Arg::Long("debug")) => switch(&mut parser)?,
-            Some(Arg::Long("systemd-cgroup")) => {
-                switch(&mut parser)?;
-                global.systemd_cgroup = true;
+            Some(Arg::Long("debug")) => drop(switch(&mut parser)?),
+            Some(Arg::Long("systemd-cgroup")) => global.systemd_cgroup = switch(&mut parser)?,
+            Some(Arg::Long("criu")) => {
+                parser.value()?;
+                crate::log::warning(&global, "--criu is ignored: there is no checkpoint here");
             }
             Some(Arg::Long("rootless")) => {
                 let value = parser.value()?.string()?;
@@ -119,7 +134,7 @@ pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
             }
             Some(Arg::Long("version") | Arg::Short('v')) => return Ok(Parsed::Print(version())),
             Some(Arg::Long("help") | Arg::Short('h')) | None => {
-                return Ok(Parsed::Print(HELP.to_owned()));
+                return Ok(Parsed::Print(crate::commands::summary()));
             }
             Some(other) => return Err(other.unexpected().into()),
         }
@@ -130,11 +145,12 @@ fn is_command(argument: &OsStr) -> bool {
     argument.to_str().is_some_and(|text| !text.starts_with('-'))
 }
 
-/// A flag without value, which may still be given as `--flag=true`.
-pub(crate) fn switch(parser: &mut Parser) -> anyhow::Result<()> {
+/// A flag without value, which may still be given as `--flag=true`; whether it is on.
+pub(crate) fn switch(parser: &mut Parser) -> anyhow::Result<bool> {
     match parser.optional_value().map(|value| value.to_string_lossy().into_owned()).as_deref() {
-        None | Some("true") => Ok(()),
-        Some(other) => bail!("unexpected value {other:?} of a switch"),
+        None | Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
+        Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
+        Some(other) => bail!("unexpected value {other:?} of a switch: true or false"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One file per command.
+//! One file per command, each with its help.
 
 mod create;
 mod delete;
@@ -15,51 +15,147 @@ mod start;
 mod state;
 mod update;
 
+use std::fmt::Write as _;
+
 use anyhow::bail;
 use lexopt::{Arg, Parser};
 
-use crate::arguments::Global;
+use crate::arguments::{self, Global};
+use crate::log;
+
+/// The exit code for a command that does not exist, as runc's.
+const UNKNOWN: u8 = 3;
+
+/// A command: what its help says, and what it does.
+struct Command {
+    name: &'static str,
+    summary: &'static str,
+    /// What follows its name.
+    usage: &'static str,
+    /// Flags as they are written, with what they mean.
+    flags: &'static [(&'static str, &'static str)],
+    /// Answers the exit code.
+    run: fn(&Global, &mut Parser) -> anyhow::Result<u8>,
+}
+
+const COMMANDS: [&Command; 17] = [
+    &create::COMMAND,
+    &start::COMMAND,
+    &run::COMMAND,
+    &exec::COMMAND,
+    &state::COMMAND,
+    &list::COMMAND,
+    &ps::COMMAND,
+    &kill::COMMAND,
+    &delete::COMMAND,
+    &pause::PAUSE,
+    &pause::RESUME,
+    &update::COMMAND,
+    &events::COMMAND,
+    &spec::COMMAND,
+    &features::COMMAND,
+    &CHECKPOINT,
+    &RESTORE,
+];
+
+const CHECKPOINT: Command = Command {
+    name: "checkpoint",
+    summary: "not supported: saving a container needs CRIU",
+    usage: "",
+    flags: &[],
+    run: |_, _| bail!("checkpoint is not supported by this runtime"),
+};
+
+const RESTORE: Command = Command {
+    name: "restore",
+    summary: "not supported: bringing back a saved container needs CRIU",
+    usage: "",
+    flags: &[],
+    run: |_, _| bail!("restore is not supported by this runtime"),
+};
 
 /// Runs the command that comes next; answers the exit code.
 pub(crate) fn run(global: &Global, mut parser: Parser) -> anyhow::Result<u8> {
-    let Some(Arg::Value(command)) = parser.next()? else { bail!("a command is missing") };
-    let parser = &mut parser;
-    match command.to_str().unwrap_or_default() {
-        "create" => create::run(global, parser),
-        "start" => start::run(global, parser),
-        "run" => run::run(global, parser),
-        "exec" => exec::run(global, parser),
-        "state" => state::run(global, parser),
-        "list" => list::run(global, parser),
-        "ps" => ps::run(global, parser),
-        "kill" => kill::run(global, parser),
-        "delete" => delete::run(global, parser),
-        "pause" => pause::pause(global, parser),
-        "resume" => pause::resume(global, parser),
-        "update" => update::run(global, parser),
-        "events" => events::run(global, parser),
-        "spec" => spec::run(parser),
-        "features" => features::run(parser),
-        other => bail!("unknown command {other:?}; `brig-runtime --help` lists them"),
+    let name = match parser.next()? {
+        Some(Arg::Value(name)) => name.to_string_lossy().into_owned(),
+        _ => bail!("a command is missing"),
+    };
+    if matches!(name.as_str(), "help" | "h") {
+        let topic = parser.next()?;
+        return match topic {
+            Some(Arg::Value(topic)) => help_on(global, &topic.to_string_lossy()),
+            _ => {
+                log::print(&summary());
+                Ok(0)
+            }
+        };
     }
+    let Some(command) = find(&name) else { return Ok(unknown(global, &name)) };
+    match (command.run)(global, &mut parser) {
+        Err(error) if error.is::<arguments::HelpWanted>() => help_on(global, &name),
+        other => other,
+    }
+}
+
+fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.into_iter().find(|command| command.name == name)
+}
+
+fn unknown(global: &Global, name: &str) -> u8 {
+    log::error(global, &format!("unknown command {name:?}; `brig-runtime --help` lists them"));
+    UNKNOWN
+}
+
+fn help_on(global: &Global, name: &str) -> anyhow::Result<u8> {
+    let Some(command) = find(name) else { return Ok(unknown(global, name)) };
+    let mut text =
+        format!("brig-runtime {name}: {}\n\nUsage: brig-runtime {name}", command.summary);
+    for part in [if command.flags.is_empty() { "" } else { " [FLAGS]" }, command.usage] {
+        text.push_str(part);
+    }
+    text.push('\n');
+    if !command.flags.is_empty() {
+        text.push_str("\nFlags:\n");
+    }
+    write_columns(&mut text, command.flags)?;
+    log::print(&text);
+    Ok(0)
+}
+
+fn write_columns(text: &mut String, lines: &[(&str, &str)]) -> std::fmt::Result {
+    let width = lines.iter().map(|(left, _)| left.len()).max().unwrap_or(0);
+    lines.iter().try_for_each(|(left, right)| writeln!(text, "  {left:<width$}  {right}"))
+}
+
+/// The help of the program as a whole.
+pub(crate) fn summary() -> String {
+    let mut text = String::from(arguments::USAGE);
+    let commands: Vec<_> = COMMANDS.iter().map(|command| (command.name, command.summary)).collect();
+    text.push_str("\nCommands:\n");
+    // Writing to a string does not fail.
+    let _ = write_columns(&mut text, &commands);
+    text.push_str("\nFlags:\n");
+    let _ = write_columns(&mut text, &arguments::FLAGS);
+    text.push_str("\n`brig-runtime COMMAND --help` shows the flags of a command.\n");
+    text
 }
 
 /// Parses a command that takes nothing.
 fn no_arguments(parser: &mut Parser) -> anyhow::Result<()> {
-    match parser.next()? {
+    match arguments::next(parser)? {
         None => Ok(()),
         Some(other) => Err(other.unexpected().into()),
     }
 }
 
-/// Parses a command that takes nothing but container ids.
+/// Parses a command that takes nothing but a container's id.
 fn single_id(parser: &mut Parser) -> anyhow::Result<brig_runtime::ContainerId> {
     let mut found = None;
-    while let Some(argument) = parser.next()? {
+    while let Some(argument) = arguments::next(parser)? {
         match argument {
             Arg::Value(value) if found.is_none() => found = Some(value),
             other => return Err(other.unexpected().into()),
         }
     }
-    crate::arguments::id(found)
+    arguments::id(found)
 }

@@ -11,6 +11,15 @@ pub(crate) fn error(global: &Global, message: &str) {
     eprintln!("brig-runtime: {message}");
 }
 
+/// Says what does not stop the command: to the log file, or where there is none to standard error.
+#[expect(clippy::print_stderr, reason = "this is the command line's own output")]
+pub(crate) fn warning(global: &Global, message: &str) {
+    match global.log {
+        Some(_) => record(global, "warning", message),
+        None => eprintln!("brig-runtime: warning: {message}"),
+    }
+}
+
 /// Appends one line to the log file. A log that cannot be written must not stop a container.
 fn record(global: &Global, level: &str, message: &str) {
     let Some(path) = &global.log else { return };

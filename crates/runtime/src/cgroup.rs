@@ -42,7 +42,8 @@ pub use self::freezer::FreezerState;
 pub use self::hierarchy::{Hierarchies, Mode, Placement};
 pub use self::memory::OomWatch;
 pub use self::stats::{
-    CpuStats, HugetlbStats, IoDevice, MemoryStats, PidsStats, Pressure, PressureAverages, Stats,
+    CpuStats, CpusetStats, HugetlbStats, IoDevice, MemoryStats, PidsStats, Pressure,
+    PressureAverages, Stats,
 };
 
 use self::directory::Directory;

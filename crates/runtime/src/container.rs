@@ -13,11 +13,12 @@ pub use options::{
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxResources, Process};
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, Hierarchies, Stats};
 use crate::error::{Error, ErrorKind, Result};
+use crate::resctrl;
 use crate::state::Directory;
 
 /// A directory that holds the state of containers, and how to make them.
@@ -265,6 +266,28 @@ impl Container {
                 Cgroup::open(&state.cgroup)?.set(resources).map(drop)
             }
         }
+    }
+
+    /// Changes its schemata in resctrl, by the older fields (`l3CacheSchema`, `memBwSchema`) or by `schemata`; a container
+    /// that has no group there gets one.
+    ///
+    /// # Errors
+    /// `Unsupported` where resctrl is not mounted; `InvalidInput`, or what the kernel refused.
+    pub fn update_cache(&self, wanted: &LinuxIntelRdt) -> Result<()> {
+        let _lock = self.directory.lock()?;
+        if let status @ (Status::Stopped | Status::Creating) = self.status()? {
+            return Err(self.conflict("update", status));
+        }
+        let mut state = self.existing()?;
+        let root = resctrl::mount_point()?;
+        if let Some(groups) = &state.resctrl {
+            return groups.change(wanted);
+        }
+        let plan = resctrl::Plan::new(&root, wanted, &state.id)?;
+        state.resctrl = Some(plan.groups.clone());
+        self.directory.write(&state)?;
+        plan.apply(state.pid)?;
+        self.pids()?.into_iter().try_for_each(|pid| plan.groups.join(pid))
     }
 
     /// What it uses.

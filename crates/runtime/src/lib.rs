@@ -75,6 +75,20 @@ pub fn timestamp() -> String {
     state::timestamp(std::time::SystemTime::now())
 }
 
+/// Checks that the descriptors after standard error which are to be passed on are open. To be called before this process
+/// opens anything of its own, which would take the number of one that is missing, and be passed on in its stead: a lock
+/// or a socket of the runtime in a container.
+///
+/// # Errors
+/// `InvalidInput`, with the number.
+pub fn check_preserved(count: u32) -> Result<()> {
+    let missing = (3..count.saturating_add(3))
+        .find(|number| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err());
+    let Some(number) = missing else { return Ok(()) };
+    let text = format!("descriptor {number} is to be passed on to the process and is not open");
+    Err(Error::new(ErrorKind::InvalidInput, text))
+}
+
 /// Keeps containers from overwriting the calling program (CVE-2019-5736): starts it once more from a read-only mount
 /// where it does not run from one. To be called first thing in `main`, with the program's own arguments and environment
 /// (`std::env::args_os()`, `std::env::vars_os()`); see [`brig_linux::process::seal_executable`].

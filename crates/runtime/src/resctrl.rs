@@ -136,6 +136,19 @@ impl Groups {
         self.monitor.iter().try_for_each(|monitor| write(&monitor.join("tasks"), &pid))
     }
 
+    /// Changes the schemata of the class, as far as `wanted` says some.
+    ///
+    /// # Errors
+    /// `Conflict` for a class that others share; what the kernel refused.
+    pub(crate) fn change(&self, wanted: &LinuxIntelRdt) -> Result<()> {
+        if !self.own_class {
+            let text = format!("linux.intelRdt: {} is not this container's", self.class.display());
+            return Err(Error::new(ErrorKind::Conflict, text)
+                .with_advice("change the class itself, which other containers may share"));
+        }
+        write(&self.class.join("schemata"), &schemata(wanted)?)
+    }
+
     /// Removes what was made for the container; what is gone is fine.
     ///
     /// # Errors
@@ -249,6 +262,9 @@ mod tests {
         made.apply(42).unwrap();
         assert_eq!(read(&root, "web/schemata"), "L3:0=f\nMB:0=20\n");
         assert_eq!(read(&root, "web/tasks"), "42");
+        let other = serde_json::from_str(r#"{"memBwSchema":"MB:0=30"}"#).unwrap();
+        made.groups.change(&other).unwrap();
+        assert_eq!(read(&root, "web/schemata"), "MB:0=30\n");
         // The kernel removes a group's files with it.
         for file in ["schemata", "tasks"] {
             std::fs::remove_file(root.path().join("web").join(file)).unwrap();
@@ -271,6 +287,8 @@ mod tests {
         assert!(root.path().join("gold").exists());
         assert!(!root.path().join("gold/mon_groups/web").exists());
         shared.groups.join(43).unwrap_err();
+        let other = serde_json::from_str(r#"{"l3CacheSchema":"L3:0=1"}"#).unwrap();
+        assert_eq!(shared.groups.change(&other).unwrap_err().kind(), ErrorKind::Conflict);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use brig_runtime::{Console, ContainerId, ExecOptions};
 use lexopt::{Arg, Parser, ValueExt as _};
 use oci_spec::runtime::Process;
 
+use super::Command;
 use crate::arguments::{self, Global, switch};
 use crate::console::Foreground;
+use crate::log;
 
 /// The flags.
 #[derive(Debug, Default)]
@@ -27,25 +29,54 @@ struct Request {
     terminal: bool,
     detach: bool,
     console_socket: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     preserve_fds: u32,
     cgroups: Vec<(Vec<String>, PathBuf)>,
     ignore_paused: bool,
 }
 
-pub(super) fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
+pub(super) const COMMAND: Command = Command {
+    name: "exec",
+    summary: "run a further process in a container",
+    usage: " ID COMMAND [ARGUMENTS] | --process FILE ID",
+    flags: &[
+        ("--console-socket PATH", "a Unix socket that gets the master side of the terminal"),
+        ("--pidfd-socket PATH", "a Unix socket that gets a descriptor of the process"),
+        ("--cwd DIR", "working directory in the container"),
+        ("-e, --env NAME=VALUE", "add to the environment"),
+        ("-t, --tty", "give it a terminal"),
+        ("-u, --user UID[:GID]", "whom it runs as"),
+        ("-g, --additional-gids GID", "a further group"),
+        ("-p, --process FILE", "a process as config.json describes it, instead of other flags"),
+        ("-d, --detach", "do not wait for its end"),
+        ("--pid-file FILE", "write its number there"),
+        ("--process-label LABEL", "its SELinux label"),
+        ("--apparmor PROFILE", "its AppArmor profile"),
+        ("--no-new-privs", "no privileges from setuid programs"),
+        ("-c, --cap NAME", "add a capability"),
+        ("--preserve-fds N", "pass on N descriptors after standard error (default: 0)"),
+        ("--cgroup [CONTROLLERS:]PATH", "a cgroup below the container's to run in"),
+        ("--ignore-paused", "also in a paused container"),
+        ("--no-subreaper", "accepted for compatibility"),
+    ],
+    run,
+};
+
+fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     let (id, request) = parse(parser)?;
     // runc answers 255 when the process could not be started at all.
     match execute(global, &id, request) {
         Ok(code) => Ok(code),
         Err(error) => {
-            crate::log::error(global, &format!("{error:#}"));
+            log::error(global, &format!("{error:#}"));
             Ok(255)
         }
     }
 }
 
 fn execute(global: &Global, id: &ContainerId, request: Request) -> anyhow::Result<u8> {
+    brig_runtime::check_preserved(request.preserve_fds)?;
     super::run::seal()?;
     let container = global.runtime().container(id)?;
     let process = match &request.process {
@@ -53,7 +84,7 @@ fn execute(global: &Global, id: &ContainerId, request: Request) -> anyhow::Resul
             let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
             serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))?
         }
-        None => merge(container.spec()?.process().clone().unwrap_or_default(), &request)?,
+        None => merge(global, container.spec()?.process().clone().unwrap_or_default(), &request)?,
     };
     let terminal = process.terminal().unwrap_or(false);
     let console = match (&request.console_socket, request.detach) {
@@ -63,6 +94,7 @@ fn execute(global: &Global, id: &ContainerId, request: Request) -> anyhow::Resul
     };
     let options = ExecOptions {
         console,
+        pidfd_socket: request.pidfd_socket,
         pid_file: request.pid_file,
         preserve_fds: request.preserve_fds,
         cgroups: request.cgroups,
@@ -80,7 +112,7 @@ fn execute(global: &Global, id: &ContainerId, request: Request) -> anyhow::Resul
 
 fn parse(parser: &mut Parser) -> anyhow::Result<(ContainerId, Request)> {
     let mut request = Request::default();
-    while let Some(argument) = parser.next()? {
+    while let Some(argument) = arguments::next(parser)? {
         match argument {
             Arg::Long("process") | Arg::Short('p') => {
                 request.process = Some(parser.value()?.into());
@@ -99,14 +131,15 @@ fn parse(parser: &mut Parser) -> anyhow::Result<(ContainerId, Request)> {
             Arg::Long("apparmor") => request.apparmor = Some(parser.value()?.string()?),
             Arg::Long("process-label") => request.process_label = Some(parser.value()?.string()?),
             Arg::Long("console-socket") => request.console_socket = Some(parser.value()?.into()),
+            Arg::Long("pidfd-socket") => request.pidfd_socket = Some(parser.value()?.into()),
             Arg::Long("pid-file") => request.pid_file = Some(parser.value()?.into()),
             Arg::Long("preserve-fds") => request.preserve_fds = parser.value()?.parse()?,
             Arg::Long("cgroup") => request.cgroups.push(sub_cgroup(&parser.value()?.string()?)),
-            Arg::Long("no-new-privs") => request.no_new_privileges = enabled(parser)?,
-            Arg::Long("tty") | Arg::Short('t') => request.terminal = enabled(parser)?,
-            Arg::Long("detach") | Arg::Short('d') => request.detach = enabled(parser)?,
-            Arg::Long("ignore-paused") => request.ignore_paused = enabled(parser)?,
-            Arg::Long("no-subreaper") => switch(parser)?,
+            Arg::Long("no-new-privs") => request.no_new_privileges = switch(parser)?,
+            Arg::Long("tty") | Arg::Short('t') => request.terminal = switch(parser)?,
+            Arg::Long("detach") | Arg::Short('d') => request.detach = switch(parser)?,
+            Arg::Long("ignore-paused") => request.ignore_paused = switch(parser)?,
+            Arg::Long("no-subreaper") => drop(switch(parser)?),
             Arg::Value(value) => {
                 // Everything after the id is the command, flags included.
                 for part in parser.raw_args()? {
@@ -133,13 +166,8 @@ fn sub_cgroup(text: &str) -> (Vec<String>, PathBuf) {
     }
 }
 
-fn enabled(parser: &mut Parser) -> anyhow::Result<bool> {
-    switch(parser)?;
-    Ok(true)
-}
-
 /// The container's own process with what the flags change.
-fn merge(mut process: Process, request: &Request) -> anyhow::Result<Process> {
+fn merge(global: &Global, mut process: Process, request: &Request) -> anyhow::Result<Process> {
     if request.command.is_empty() {
         bail!("a command or --process is missing");
     }
@@ -173,20 +201,26 @@ fn merge(mut process: Process, request: &Request) -> anyhow::Result<Process> {
     if let Some(label) = &request.process_label {
         process.set_selinux_label(Some(label.clone()));
     }
-    add_capabilities(&mut process, &request.capabilities)?;
+    add_capabilities(global, &mut process, &request.capabilities);
     Ok(process)
 }
 
 /// Adds to the bounding, effective and permitted sets, as runc does; never to the inheritable one (CVE-2022-29162).
-fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<()> {
+fn add_capabilities(global: &Global, process: &mut Process, names: &[String]) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     for name in names {
         let value = serde_json::Value::String(name.clone());
-        let capability: oci_spec::runtime::Capability =
-            serde_json::from_value(value).with_context(|| format!("capability {name:?}"))?;
+        let Ok(capability) = serde_json::from_value::<oci_spec::runtime::Capability>(value) else {
+            // Scripts name capabilities of newer kernels too; runc goes on without them.
+            log::warning(
+                global,
+                &format!("--cap {name:?} is ignored: there is no such capability"),
+            );
+            continue;
+        };
         let with = |set: &Option<oci_spec::runtime::Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(capability);
@@ -197,5 +231,4 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<(
         sets.set_permitted(with(sets.permitted()));
     }
     process.set_capabilities(Some(sets));
-    Ok(())
 }

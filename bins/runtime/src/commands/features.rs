@@ -2,9 +2,19 @@
 
 use lexopt::Parser;
 
+use super::Command;
+use crate::arguments::Global;
 use crate::log::print;
 
-pub(super) fn run(parser: &mut Parser) -> anyhow::Result<u8> {
+pub(super) const COMMAND: Command = Command {
+    name: "features",
+    summary: "print what this runtime can do",
+    usage: "",
+    flags: &[],
+    run,
+};
+
+fn run(_: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     super::no_arguments(parser)?;
     let mut features = brig_runtime::features::document();
     features["annotations"]["brig.runtime.version"] = env!("CARGO_PKG_VERSION").into();

@@ -4,15 +4,23 @@ use anyhow::bail;
 use brig_runtime::KillScope;
 use lexopt::{Arg, Parser};
 
+use super::Command;
 use crate::arguments::{self, Global, switch};
 
-pub(super) fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
+pub(super) const COMMAND: Command = Command {
+    name: "kill",
+    summary: "send a signal (default: TERM) to a container's first process",
+    usage: " ID [SIGNAL]",
+    flags: &[("-a, --all", "send it to all processes")],
+    run,
+};
+
+fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     let (mut found, mut signal, mut scope) = (None, None, KillScope::Init);
-    while let Some(argument) = parser.next()? {
+    while let Some(argument) = arguments::next(parser)? {
         match argument {
             Arg::Long("all") | Arg::Short('a') => {
-                switch(parser)?;
-                scope = KillScope::All;
+                scope = if switch(parser)? { KillScope::All } else { KillScope::Init };
             }
             Arg::Value(value) if found.is_none() => found = Some(value),
             Arg::Value(value) if signal.is_none() => signal = Some(value),

@@ -3,13 +3,22 @@
 use anyhow::{Context as _, bail};
 use lexopt::{Arg, Parser, ValueExt as _};
 
+use super::Command;
 use crate::arguments::{self, Global};
 use crate::log::print;
 
-pub(super) fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
+pub(super) const COMMAND: Command = Command {
+    name: "ps",
+    summary: "list the processes of a container",
+    usage: " ID [PS-OPTIONS]",
+    flags: &[("-f, --format table|json", "how (default: table)")],
+    run,
+};
+
+fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     let (mut format, mut found) = ("table".to_owned(), None);
     let mut options = Vec::new();
-    while let Some(argument) = parser.next()? {
+    while let Some(argument) = arguments::next(parser)? {
         match argument {
             Arg::Long("format") | Arg::Short('f') => format = parser.value()?.string()?,
             Arg::Value(value) if found.is_none() => {

@@ -7,17 +7,26 @@ use anyhow::Context as _;
 use lexopt::{Arg, Parser};
 use serde_json::{Value, json};
 
-use crate::arguments::switch;
+use super::Command;
+use crate::arguments::{self, Global, switch};
 
-pub(super) fn run(parser: &mut Parser) -> anyhow::Result<u8> {
+pub(super) const COMMAND: Command = Command {
+    name: "spec",
+    summary: "write a config.json to start from",
+    usage: "",
+    flags: &[
+        ("-b, --bundle DIR", "where (default: the working directory)"),
+        ("--rootless", "for a caller without privileges"),
+    ],
+    run,
+};
+
+fn run(_: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     let (mut bundle, mut rootless) = (PathBuf::from("."), false);
-    while let Some(argument) = parser.next()? {
+    while let Some(argument) = arguments::next(parser)? {
         match argument {
             Arg::Long("bundle") | Arg::Short('b') => bundle = parser.value()?.into(),
-            Arg::Long("rootless") => {
-                switch(parser)?;
-                rootless = true;
-            }
+            Arg::Long("rootless") => rootless = switch(parser)?,
             other => return Err(other.unexpected().into()),
         }
     }

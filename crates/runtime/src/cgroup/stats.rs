@@ -1,5 +1,7 @@
 //! Statistics of a container, in one shape for both cgroup versions.
 
+mod cpuset;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,6 +10,8 @@ use serde::Serialize;
 use super::directory::{Directory, keyed_number, parse_number};
 use super::failure::{self, Result};
 use super::{Cgroup, Located};
+
+pub use self::cpuset::CpusetStats;
 
 /// v1 says "no limit" with the largest page-aligned signed number; anything near it is no limit.
 const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
@@ -19,6 +23,8 @@ const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 pub struct Stats {
     /// CPU time.
     pub cpu: Option<CpuStats>,
+    /// Which processors and memory nodes it may use; only v1 has the switches.
+    pub cpuset: Option<CpusetStats>,
     /// Memory and swap.
     pub memory: Option<MemoryStats>,
     /// Number of tasks.
@@ -46,6 +52,10 @@ pub struct CpuStats {
     pub system_nanoseconds: u64,
     /// Time used by CPU; only v1 counts it.
     pub per_cpu_nanoseconds: Vec<u64>,
+    /// Part of it in user mode (v1, kernel 4.11).
+    pub per_cpu_user_nanoseconds: Vec<u64>,
+    /// Part of it in the kernel.
+    pub per_cpu_system_nanoseconds: Vec<u64>,
     /// Enforcement periods that have passed.
     pub periods: u64,
     /// Periods in which the quota was used up.
@@ -75,6 +85,12 @@ pub struct MemoryStats {
     pub swap_limit_bytes: Option<u64>,
     /// Kernel memory in use.
     pub kernel_usage_bytes: Option<u64>,
+    /// The most kernel memory that was in use; only v1 keeps it.
+    pub kernel_max_usage_bytes: Option<u64>,
+    /// The most memory and swap together that was in use; only v1 keeps it.
+    pub swap_max_usage_bytes: Option<u64>,
+    /// How often the limit of memory and swap together was hit (v1).
+    pub swap_fail_count: u64,
     /// Times the group ran out of memory (v2), or is out of it now (v1).
     pub oom_events: u64,
     /// Processes the OOM killer has killed here.
@@ -173,6 +189,7 @@ pub(super) fn read(cgroup: &Cgroup) -> Result<Stats> {
     };
     Ok(Stats {
         cpu: cpu(cgroup)?,
+        cpuset: cgroup.legacy_controller("cpuset").map(cpuset::read).transpose()?,
         memory,
         pids,
         io,
@@ -201,6 +218,8 @@ fn cpu(cgroup: &Cgroup) -> Result<Option<CpuStats>> {
         user_nanoseconds: nanoseconds("user_usec"),
         system_nanoseconds: nanoseconds("system_usec"),
         per_cpu_nanoseconds: Vec::new(),
+        per_cpu_user_nanoseconds: Vec::new(),
+        per_cpu_system_nanoseconds: Vec::new(),
         periods: value("nr_periods"),
         throttled_periods: value("nr_throttled"),
         throttled_nanoseconds: nanoseconds("throttled_usec"),
@@ -216,8 +235,15 @@ fn cpu_v1(directory: &Directory, throttling: &str) -> Result<CpuStats> {
     let user = directory.read_number("cpuacct.usage_user")?;
     let system = directory.read_number("cpuacct.usage_sys")?;
     let per_cpu = directory.read("cpuacct.usage_percpu")?;
+    let all = directory.read_optional("cpuacct.usage_all")?.unwrap_or_default();
+    let column = |index: usize| {
+        let cells = all.lines().skip(1).filter_map(|line| line.split_whitespace().nth(index));
+        cells.filter_map(|cell| cell.parse().ok()).collect()
+    };
     let value = |key| keyed_number(throttling, key).unwrap_or(0);
     Ok(CpuStats {
+        per_cpu_user_nanoseconds: column(1),
+        per_cpu_system_nanoseconds: column(2),
         usage_nanoseconds: required(directory, "cpuacct.usage")?,
         user_nanoseconds: user.unwrap_or_else(|| tick("user")),
         system_nanoseconds: system.unwrap_or_else(|| tick("system")),
@@ -245,6 +271,9 @@ fn memory_v1(directory: &Directory) -> Result<Option<MemoryStats>> {
         swap_limit_bytes: swap_limit
             .map(|total| total.saturating_sub(memory_limit.unwrap_or(total))),
         kernel_usage_bytes: directory.read_number("memory.kmem.usage_in_bytes")?,
+        kernel_max_usage_bytes: directory.read_number("memory.kmem.max_usage_in_bytes")?,
+        swap_max_usage_bytes: directory.read_number("memory.memsw.max_usage_in_bytes")?,
+        swap_fail_count: directory.read_number("memory.memsw.failcnt")?.unwrap_or(0),
         oom_events: keyed_number(&oom, "under_oom").unwrap_or(0),
         oom_kills: keyed_number(&oom, "oom_kill").unwrap_or(0),
         stat: keyed_numbers(&directory.read("memory.stat")?),
@@ -263,6 +292,9 @@ fn memory_v2(directory: &Directory) -> Result<Option<MemoryStats>> {
         swap_usage_bytes: directory.read_number("memory.swap.current")?,
         swap_limit_bytes: limit(directory.read_number("memory.swap.max")?),
         kernel_usage_bytes: stat.get("kernel").copied(),
+        kernel_max_usage_bytes: None,
+        swap_max_usage_bytes: None,
+        swap_fail_count: 0,
         oom_events: keyed_number(&events, "oom").unwrap_or(0),
         oom_kills: keyed_number(&events, "oom_kill").unwrap_or(0),
         stat,

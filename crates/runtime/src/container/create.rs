@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -104,7 +104,7 @@ impl Making<'_> {
         }
         let limits = process_limits(spec)?;
         let console = options.console.take_kind();
-        let pid_file = options.pid_file.clone();
+        let (pid_file, pidfd_socket) = (options.pid_file.clone(), options.pidfd_socket.clone());
         let plan = init_plan(self.directory, spec, &state, options)?;
         let born_in = self.cgroup.as_ref().and_then(Cgroup::dir_fd);
         let spawned = parent::spawn_init(&plan, born_in).map_err(|error| match error {
@@ -135,6 +135,9 @@ impl Making<'_> {
         failpoint("mounted")?;
         hook_state.write("created")?;
         let master = terminal::deliver(master, console)?;
+        if let Some(path) = pidfd_socket {
+            send_pidfd(&path, spawned.pidfd.as_fd())?;
+        }
         if let Some(path) = pid_file {
             write_pid_file(&path, pid)?;
         }
@@ -273,6 +276,14 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
         .and_then(|mut file| write!(file, "{pid}"))
         .and_then(|()| std::fs::rename(&new, path))
         .map_err(attempt)
+}
+
+/// Sends the descriptor of a process to whoever listens on a socket.
+pub(super) fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let socket = brig_linux::fd::connect_unix(path)?;
+    brig_linux::fd::send_with_fds(socket.as_fd(), b"pidfd", &[pidfd]).map(drop).map_err(|errno| {
+        Error::system(format!("send the process's descriptor to {}", path.display()), errno)
+    })
 }
 
 pub(super) fn linux(spec: &Spec) -> Result<&Linux> {

@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Process};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
-use super::create::{linux, write_pid_file};
+use super::create::{linux, send_pidfd, write_pid_file};
 use super::{Container, Exec, ExecOptions, Status};
 use crate::bundle::{ProcessContext, prepare_process};
 use crate::cgroup::Cgroup;
@@ -30,7 +30,7 @@ impl Container {
         let limits = rlimits::parse(process.rlimits().as_deref().unwrap_or_default())?;
         let cgroup = exec_cgroup(&state, &options)?;
         let console = options.console;
-        let pid_file = options.pid_file;
+        let (pid_file, pidfd_socket) = (options.pid_file, options.pidfd_socket);
         let preserve = options.preserve_fds;
         let plan = self.exec_plan(&state, process, options.stdio, preserve)?;
         let join = cgroup.prepare_join()?;
@@ -56,6 +56,9 @@ impl Container {
                 return Err(parent::explain(&failure, &plan.process));
             }
             let master = terminal::deliver(master, console)?;
+            if let Some(path) = &pidfd_socket {
+                send_pidfd(path, spawned.pidfd.as_fd())?;
+            }
             if let Some(path) = &pid_file {
                 write_pid_file(path, spawned.pid)?;
             }

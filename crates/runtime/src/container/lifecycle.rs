@@ -92,15 +92,17 @@ impl Container {
         if self.init(state).is_none() {
             return Ok(Status::Stopped);
         }
-        // The name alone says nothing: a start that was killed leaves it behind.
-        let socket = self.directory.start_socket();
-        if socket.exists() && brig_linux::fd::is_listening(&socket)? {
-            return Ok(Status::Created);
-        }
+        // First of all: one that was paused before its start must be found paused, or nothing would thaw it.
         let frozen = Cgroup::open(&state.cgroup)
             .and_then(|cgroup| cgroup.freezer_state())
             .is_ok_and(|freezer| freezer == FreezerState::Frozen);
-        Ok(if frozen { Status::Paused } else { Status::Running })
+        if frozen {
+            return Ok(Status::Paused);
+        }
+        // The name alone says nothing: a start that was killed leaves it behind.
+        let socket = self.directory.start_socket();
+        let waits = socket.exists() && brig_linux::fd::is_listening(&socket)?;
+        Ok(if waits { Status::Created } else { Status::Running })
     }
 
     pub(super) fn state_of(&self, state: &State) -> Result<ContainerState> {

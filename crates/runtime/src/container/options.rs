@@ -99,9 +99,11 @@ pub struct CreateOptions {
     pub stdio: Stdio,
     /// Where its terminal goes.
     pub console: Console,
+    /// A Unix socket that gets the descriptor of init, as SCM_RIGHTS.
+    pub pidfd_socket: Option<PathBuf>,
     /// A file to write the number of init to.
     pub pid_file: Option<PathBuf>,
-    /// How many descriptors after standard error to pass on.
+    /// How many descriptors after standard error to pass on; see [`check_preserved`](crate::check_preserved).
     pub preserve_fds: u32,
     /// How many listening sockets, in front of those, to pass on by the protocol of sd_listen_fds(3): the program
     /// finds `LISTEN_FDS` and `LISTEN_PID` in its environment.
@@ -121,6 +123,8 @@ pub struct ExecOptions {
     pub stdio: Stdio,
     /// Where its terminal goes.
     pub console: Console,
+    /// A Unix socket that gets its descriptor, as SCM_RIGHTS.
+    pub pidfd_socket: Option<PathBuf>,
     /// A file to write its number to.
     pub pid_file: Option<PathBuf>,
     /// How many descriptors after standard error to pass on.

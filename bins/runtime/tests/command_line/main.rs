@@ -3,81 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers included")]
 #![expect(clippy::print_stderr, reason = "what is skipped is said")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod bundle;
+mod compare;
+mod passed_on;
+
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_brig-runtime");
-const BUSYBOX: &str = "/bin/busybox";
-
-struct Bundle {
-    directory: PathBuf,
-    id: String,
-}
-
-impl Bundle {
-    fn new(test: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
-            eprintln!("SKIPPED {test}: needs root and /bin/busybox (Debian's busybox-static)");
-            return None;
-        }
-        let id = format!("brig-cli-{test}-{}", std::process::id());
-        let directory = std::env::temp_dir().join(&id);
-        for name in ["bin", "dev", "proc", "sys"] {
-            std::fs::create_dir_all(directory.join("rootfs").join(name)).unwrap();
-        }
-        std::fs::copy(BUSYBOX, directory.join("rootfs/bin/busybox")).unwrap();
-        for name in ["sh", "sleep", "cat", "env", "ls"] {
-            let link = directory.join("rootfs/bin").join(name);
-            std::os::unix::fs::symlink("busybox", link).unwrap();
-        }
-        let bundle = Self { directory, id };
-        assert!(bundle.call(&["spec", "-b", &bundle.path()]).status.success());
-        bundle.edit(|config| {
-            config["process"]["terminal"] = json!(false);
-            config["linux"]["cgroupsPath"] = json!(format!("/{}", bundle.id));
-        });
-        Some(bundle)
-    }
-
-    fn path(&self) -> String {
-        self.directory.display().to_string()
-    }
-
-    fn edit(&self, change: impl FnOnce(&mut Value)) {
-        let path = self.directory.join("config.json");
-        let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        change(&mut config);
-        std::fs::write(path, config.to_string()).unwrap();
-    }
-
-    fn script(&self, script: &str) {
-        self.edit(|config| config["process"]["args"] = json!(["sh", "-c", script]));
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--root").arg(self.directory.join("state")).args(arguments);
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn call(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn run(&self) -> Output {
-        self.call(&["run", "-b", &self.path(), &self.id])
-    }
-}
-
-impl Drop for Bundle {
-    fn drop(&mut self) {
-        self.call(&["delete", "-f", &self.id]);
-        std::fs::remove_dir_all(&self.directory).unwrap();
-    }
-}
+use bundle::{Bundle, PROGRAM};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -165,9 +99,15 @@ fn help_and_mistakes_are_answered() {
     assert!(text(&call(&["--help"]).stdout).contains("create"));
     assert!(text(&call(&["--version"]).stdout).contains("spec: 1."));
     assert!(call(&["features"]).status.success());
+    assert_eq!(call(&["frobnicate"]).status.code(), Some(3));
+    for command in ["checkpoint", "restore"] {
+        let output = call(&[command, "x"]);
+        assert_eq!(output.status.code(), Some(1));
+        let refusal = format!("{command} is not supported");
+        assert!(text(&output.stderr).contains(&refusal), "{output:?}");
+    }
     for (arguments, words) in [
-        (&["frobnicate"][..], "unknown command"),
-        (&["state"], "container id is missing"),
+        (&["state"][..], "container id is missing"),
         (&["state", "a/b"], "invalid container id"),
         (&["start", "--nope", "x"], "--nope"),
         (&["kill", "x", "NOPE"], "unknown signal"),
