@@ -47,7 +47,7 @@ enum Task {
     Install(install::Options),
     /// Boot a Debian with systemd in QEMU and run a command there
     Vm(vm::Options),
-    /// Run for long what finds more the longer it runs: hundreds of power cuts
+    /// Run for long what finds more the longer it runs: races, kills, load, random profiles, power cuts
     Soak(soak::Options),
     /// Check that no crate imports what the architecture forbids
     Layers,

@@ -72,17 +72,12 @@ pub(crate) struct Options {
 /// Runs the tests.
 pub(crate) fn run(options: &Options) -> Result<()> {
     require_root("the test suite (it makes namespaces, cgroups, mounts and networks)")?;
-    packages::ensure(PACKAGES)?;
     let before = Snapshot::take();
+    packages::ensure(PACKAGES)?;
     if !options.vm {
         failpoint_programs()?;
     }
-    step("Building the programs under test");
-    process::run(
-        cargo().args(["build", "--locked"]).args(
-            binaries::packages().chain(EXAMPLES.iter().copied()).flat_map(|name| ["-p", name]),
-        ),
-    )?;
+    programs()?;
     let mut total = Totals::default();
     if !options.vm {
         step("Unit and privileged tests");
@@ -106,6 +101,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("no test ran: is the filter right?");
     }
     Ok(())
+}
+
+/// Installs and builds all that the tests need.
+pub(crate) fn prepare() -> Result<()> {
+    packages::ensure(PACKAGES)?;
+    failpoint_programs()?;
+    programs()
+}
+
+fn programs() -> Result<()> {
+    step("Building the programs under test");
+    process::run(
+        cargo().args(["build", "--locked"]).args(
+            binaries::packages().chain(EXAMPLES.iter().copied()).flat_map(|name| ["-p", name]),
+        ),
+    )
 }
 
 /// The tests that switch protections off. They have a build of the runtime of their own, which no program shares.
@@ -144,7 +155,7 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
@@ -165,7 +176,7 @@ impl Totals {
         }
     }
 
-    fn report(&self, leaks: &[String]) {
+    pub(crate) fn report(&self, leaks: &[String]) {
         step("Result");
         for skip in &self.skipped {
             println!("skipped  {skip}");
@@ -188,7 +199,7 @@ fn count_before(text: &str, word: &str) -> usize {
 }
 
 /// Runs one cargo test command, shows its results as they come, keeps everything in a log.
-fn suite(command: &mut Command, filter: Option<&str>) -> Result<Totals> {
+pub(crate) fn suite(command: &mut Command, filter: Option<&str>) -> Result<Totals> {
     command.arg("--");
     command.args(filter);
     command.arg("--show-output");
