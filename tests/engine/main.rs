@@ -10,4 +10,5 @@ mod network;
 mod run;
 mod runtimes;
 mod terminal;
+mod users;
 mod volumes;
