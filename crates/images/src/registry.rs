@@ -36,6 +36,7 @@ mod client;
 mod config;
 mod credentials;
 mod fetch;
+mod hosts;
 mod progress;
 mod pull;
 mod push;
@@ -44,7 +45,7 @@ mod tls;
 mod transport;
 
 pub use client::Client;
-pub use config::{Config, HostConfig, Proxy, Retry, Security};
+pub use config::{Config, HostConfig, Mirror, Proxy, Retry, Security};
 pub use credentials::{Credential, Credentials};
 pub use progress::{BlobKind, BlobProgress, BlobState, Observer, Progress};
 pub use pull::{PullOptions, Pulled, Remote};

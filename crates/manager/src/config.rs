@@ -53,6 +53,9 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// Mirrors by registry host, tried in order before the registry itself.
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
+    /// A directory of host directories: `HOST/hosts.toml` as containerd has it, or docker's `HOST/ca.crt`,
+    /// `HOST/client.cert` and `HOST/client.key`. Read at start; it need not exist.
+    pub registry_config_path: PathBuf,
     /// Name servers for containers instead of the host's.
     pub dns: Vec<IpAddr>,
     /// Resolver options for containers.
@@ -133,6 +136,7 @@ impl Config {
             shm_size_bytes: 64 << 20,
             insecure_registries: Vec::new(),
             registry_mirrors: BTreeMap::new(),
+            registry_config_path: "/etc/brig/certs.d".into(),
             dns: Vec::new(),
             dns_options: Vec::new(),
             dns_search: Vec::new(),
@@ -185,6 +189,7 @@ impl Config {
         set(&mut self.default_ulimits, &file.default_ulimits);
         set(&mut self.insecure_registries, &file.insecure_registries);
         set(&mut self.registry_mirrors, &file.registry_mirrors);
+        set(&mut self.registry_config_path, &file.registry_config_path);
         set(&mut self.dns, &file.dns);
         set(&mut self.dns_options, &file.dns_options);
         set(&mut self.dns_search, &file.dns_search);
@@ -313,6 +318,7 @@ struct File {
     shm_size: Option<String>,
     insecure_registries: Option<Vec<String>>,
     registry_mirrors: Option<BTreeMap<String, Vec<String>>>,
+    registry_config_path: Option<PathBuf>,
     dns: Option<Vec<IpAddr>>,
     dns_options: Option<Vec<String>>,
     dns_search: Option<Vec<String>>,

@@ -145,7 +145,7 @@ impl Images {
         tasks: TaskTracker,
     ) -> Result<Self> {
         let store = Store::open(config.root.join("content"))?;
-        let client = Client::new(registry_config(config));
+        let client = Client::new(registry_config(config)?);
         let arriving = Mutex::default();
         let (unpacking, removal) = (Mutex::default(), tokio::sync::RwLock::default());
         let sweeper = Sweeper::default();
@@ -473,19 +473,22 @@ fn registry_domain(server: &str) -> String {
     }
 }
 
-fn registry_config(config: &Config) -> registry::Config {
+fn registry_config(config: &Config) -> Result<registry::Config> {
     let mut hosts: BTreeMap<String, registry::HostConfig> = BTreeMap::new();
     for host in &config.insecure_registries {
         hosts.entry(host.clone()).or_default().security = Some(registry::Security::Insecure);
     }
     for (host, mirrors) in &config.registry_mirrors {
-        hosts.entry(host.clone()).or_default().mirrors.clone_from(mirrors);
+        let mirrors = mirrors.iter().map(|mirror| registry::Mirror::at(mirror)).collect();
+        hosts.entry(host.clone()).or_default().mirrors = mirrors;
     }
-    registry::Config {
+    let mut settings = registry::Config {
         hosts,
         user_agent: concat!("brig/", env!("CARGO_PKG_VERSION")).to_owned(),
         ..registry::Config::default()
-    }
+    };
+    settings.read_host_directories(&config.registry_config_path)?;
+    Ok(settings)
 }
 
 /// Docker's order: newest first.

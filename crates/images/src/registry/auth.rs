@@ -189,7 +189,7 @@ async fn check_realm(transport: &Transport, endpoint: &Endpoint, realm: &Url) ->
 /// Whether the token service may see the registry's credentials.
 fn is_kin(transport: &Transport, endpoint: &Endpoint, realm: &Url) -> bool {
     let service = host_of(realm);
-    let configured = transport.config.hosts.get(&endpoint.host).map(|host| host.realms.as_slice());
+    let configured = transport.config.host(&endpoint.host).map(|host| host.realms.as_slice());
     if configured.unwrap_or_default().contains(&service) {
         return true;
     }

@@ -13,7 +13,7 @@ use super::blocking::blocking;
 use super::config::{Endpoint, host_of};
 use super::progress::{BlobReporter, BlobState};
 use super::session::{Session, is_temporary, retry_after, status_error};
-use super::transport::{Request, join, transport_error};
+use super::transport::transport_error;
 use crate::content::{Acquired, BlobWriter};
 use crate::lease::Lease;
 use crate::manifest::Descriptor;
@@ -198,8 +198,8 @@ impl Download<'_> {
         offset: u64,
     ) -> Result<Response, Failure> {
         let base = self.session.transport.base(endpoint).await?;
-        let url = join(&base, &format!("v2/{}/blobs/{}", self.repository, target.digest))?;
-        let mut request = Request::new(Method::GET, url);
+        let path = format!("{}/blobs/{}", self.repository, target.digest);
+        let mut request = endpoint.request(Method::GET, &base, &path)?;
         if offset > 0 {
             let range = HeaderValue::from_str(&format!("bytes={offset}-"));
             request.headers.extend(range.ok().map(|range| (RANGE, range)));

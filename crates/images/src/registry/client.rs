@@ -7,7 +7,7 @@ use reqwest::Method;
 use super::config::Config;
 use super::credentials::Credential;
 use super::session::{Session, status_error};
-use super::transport::{Request, Transport, join};
+use super::transport::Transport;
 use crate::Result;
 
 /// A client of registries. Clones share connections.
@@ -31,7 +31,7 @@ impl Client {
         let endpoint = self.transport.config.origin(domain)?;
         let session = Session::new(&self.transport, Some((domain, credential)));
         let base = self.transport.base(&endpoint).await?;
-        let request = Request::new(Method::GET, join(&base, "v2/")?);
+        let request = endpoint.request(Method::GET, &base, "")?;
         let response = session.send(&endpoint, &[], &request).await?;
         match response.status().is_success() {
             true => Ok(()),

@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::Url;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Url};
 
 use super::credentials::Credentials;
+use super::hosts;
+use super::transport::{Request, join};
 use crate::reference::{DEFAULT_DOMAIN, Reference};
 use crate::{Error, Result};
 
@@ -96,10 +99,42 @@ pub struct HostConfig {
     pub ca: Vec<PathBuf>,
     /// Client certificate chain and key, PEM files.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// Base URLs to try before the host itself when pulling.
-    pub mirrors: Vec<String>,
+    /// Places to try before the host itself, in order.
+    pub mirrors: Vec<Mirror>,
     /// Further hosts that may see this host's credentials as its token service.
     pub realms: Vec<String>,
+    /// The root of the host's API (`https://host/v2/`) where it is not at the host's own name.
+    pub server: Option<String>,
+    /// Headers for every request to the host, and to no other.
+    pub headers: HeaderMap,
+}
+
+/// A place that has what a registry has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The root of its API, `https://host/v2/`.
+    pub url: String,
+    /// It gives content by digest.
+    pub pull: bool,
+    /// It tells what a tag stands for.
+    pub resolve: bool,
+    /// It takes pushes; the first that does gets them instead of the host.
+    pub push: bool,
+    /// It is told which registry it stands for (`?ns=`), as one that mirrors several needs to know.
+    pub names_registry: bool,
+    /// Headers for every request to it.
+    pub headers: HeaderMap,
+}
+
+impl Mirror {
+    /// A mirror as docker has them: for pulls, at `https://host`, `http://host` or `host` with a path or without.
+    #[must_use]
+    pub fn at(address: &str) -> Self {
+        let scheme = if address.contains("://") { "" } else { "https://" };
+        let url = format!("{scheme}{}/v2/", address.trim_end_matches('/'));
+        let headers = HeaderMap::new();
+        Self { url, pull: true, resolve: true, push: false, names_registry: false, headers }
+    }
 }
 
 /// How far connections to a host are protected.
@@ -108,6 +143,8 @@ pub struct HostConfig {
 pub enum Security {
     /// TLS, verified.
     Tls,
+    /// TLS, whose certificate may be anyone's.
+    Unverified,
     /// TLS without verification, or plain HTTP if the host does not speak TLS.
     Insecure,
     /// Plain HTTP.
@@ -117,51 +154,103 @@ pub enum Security {
 /// A place that serves a repository.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
-    /// Scheme, host and maybe a path prefix. For [`Security::Insecure`] the scheme is settled at first contact.
+    /// The root of its API, with its slash. For [`Security::Insecure`] the scheme is settled at first contact.
     pub(super) base: Url,
     /// Host and port as configured; the key of settings and credentials.
     pub(super) host: String,
     pub(super) security: Security,
     /// False for the registry that the reference names.
     pub(super) is_mirror: bool,
+    /// It may be asked what a tag stands for.
+    pub(super) resolve: bool,
+    /// The registry that a mirror shall be told it stands for.
+    pub(super) namespace: Option<String>,
+    pub(super) headers: HeaderMap,
+}
+
+impl Endpoint {
+    /// A request for `path` beneath `base`, which is this endpoint's with its scheme settled.
+    pub(super) fn request(&self, method: Method, base: &Url, path: &str) -> Result<Request> {
+        let mut url = join(base, path)?;
+        if let Some(namespace) = &self.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        Ok(Request { own_headers: self.headers.clone(), ..Request::new(method, url) })
+    }
 }
 
 impl Config {
     /// Mirrors first, the registry itself last.
     pub(super) fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
-        let mirrors = self.hosts.get(reference.domain()).map(|host| host.mirrors.as_slice());
-        let mirrors = mirrors.unwrap_or_default().iter().map(|mirror| self.mirror(mirror));
-        let mut endpoints = mirrors.collect::<Result<Vec<_>>>()?;
-        endpoints.push(self.origin(reference.domain())?);
+        let domain = reference.domain();
+        let mirrors = self.mirrors(domain).filter(|mirror| mirror.pull);
+        let mut endpoints =
+            mirrors.map(|mirror| self.mirror(domain, mirror)).collect::<Result<Vec<_>>>()?;
+        endpoints.push(self.origin(domain)?);
         Ok(endpoints)
+    }
+
+    /// Where pushes go.
+    pub(super) fn push_endpoint(&self, domain: &str) -> Result<Endpoint> {
+        match self.mirrors(domain).find(|mirror| mirror.push) {
+            Some(mirror) => self.mirror(domain, mirror),
+            None => self.origin(domain),
+        }
+    }
+
+    fn mirrors(&self, domain: &str) -> impl Iterator<Item = &Mirror> {
+        self.host(domain).into_iter().flat_map(|host| host.mirrors.iter())
+    }
+
+    /// The settings of a host: its own, or those for hosts that have none.
+    pub(super) fn host(&self, host: &str) -> Option<&HostConfig> {
+        self.hosts.get(host).or_else(|| self.hosts.get(hosts::DEFAULT))
     }
 
     /// The registry that `domain` itself stands for.
     pub(super) fn origin(&self, domain: &str) -> Result<Endpoint> {
         // Docker Hub's registry does not live under the name it goes by.
         let address = if domain == DEFAULT_DOMAIN { "registry-1.docker.io" } else { domain };
-        let security = self.security(domain);
+        let settings = self.host(domain);
+        let mut security = self.security(domain);
         let scheme = if security == Security::PlainHttp { "http" } else { "https" };
-        let base = parse_url(&format!("{scheme}://{address}/"))?;
-        Ok(Endpoint { base, host: domain.to_owned(), security, is_mirror: false })
+        let base = match settings.and_then(|settings| settings.server.as_deref()) {
+            Some(server) => parse_url(server)?,
+            None => parse_url(&format!("{scheme}://{address}/v2/"))?,
+        };
+        if base.scheme() == "http" {
+            security = Security::PlainHttp;
+        }
+        let headers = settings.map(|settings| settings.headers.clone()).unwrap_or_default();
+        let (host, is_mirror, resolve, namespace) = (domain.to_owned(), false, true, None);
+        Ok(Endpoint { base, host, security, is_mirror, resolve, namespace, headers })
     }
 
-    fn mirror(&self, text: &str) -> Result<Endpoint> {
-        let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-        let mut base = parse_url(&text)?;
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
+    fn mirror(&self, domain: &str, mirror: &Mirror) -> Result<Endpoint> {
+        let base = parse_url(&mirror.url)?;
         let host = host_of(&base);
         let security = match base.scheme() {
             "http" => Security::PlainHttp,
-            _ => self.hosts.get(&host).and_then(|host| host.security).unwrap_or(Security::Tls),
+            _ => self.host(&host).and_then(|host| host.security).unwrap_or(Security::Tls),
         };
-        Ok(Endpoint { base, host, security, is_mirror: true })
+        let named = mirror.names_registry && host != domain;
+        let mut headers = self.host(&host).map(|host| host.headers.clone()).unwrap_or_default();
+        for (name, value) in &mirror.headers {
+            headers.append(name, value.clone());
+        }
+        Ok(Endpoint {
+            base,
+            host,
+            security,
+            is_mirror: true,
+            resolve: mirror.resolve,
+            namespace: named.then(|| domain.to_owned()),
+            headers,
+        })
     }
 
     pub(super) fn security(&self, host: &str) -> Security {
-        let configured = self.hosts.get(host).and_then(|host| host.security);
+        let configured = self.host(host).and_then(|host| host.security);
         configured.unwrap_or_else(|| match is_loopback(host) {
             true => Security::Insecure,
             false => Security::Tls,
@@ -225,16 +314,16 @@ mod tests {
     #[test]
     fn mirrors_come_before_the_origin() {
         let mut config = Config::default();
-        let mirrors = vec!["http://127.0.0.1:5/cache".to_owned(), "mirror.example".to_owned()];
+        let mirrors = vec![Mirror::at("http://127.0.0.1:5/cache"), Mirror::at("mirror.example")];
         config
             .hosts
             .insert("docker.io".to_owned(), HostConfig { mirrors, ..HostConfig::default() });
         let endpoints = config.endpoints(&Reference::parse("nginx").unwrap()).unwrap();
         let bases: Vec<_> = endpoints.iter().map(|endpoint| endpoint.base.as_str()).collect();
         let want = [
-            "http://127.0.0.1:5/cache/",
-            "https://mirror.example/",
-            "https://registry-1.docker.io/",
+            "http://127.0.0.1:5/cache/v2/",
+            "https://mirror.example/v2/",
+            "https://registry-1.docker.io/v2/",
         ];
         assert_eq!(bases, want);
     }

@@ -10,7 +10,6 @@ use super::client::Client;
 use super::progress::{BlobKind, BlobReporter, Observer};
 use super::pull::manifest_request;
 use super::session::{Session, status_error};
-use super::transport::{Request, join};
 use crate::digest::Digest;
 use crate::lease::Lease;
 use crate::manifest::Descriptor;
@@ -27,7 +26,8 @@ impl Client {
         let session = Session::new(&self.transport, None);
         let endpoint = self.transport.config.origin(reference.domain())?;
         let base = self.transport.base(&endpoint).await?;
-        let request = manifest_request(Method::HEAD, &base, reference, &reference.version())?;
+        let request =
+            manifest_request(Method::HEAD, &endpoint, &base, reference, &reference.version())?;
         let response = session.send(&endpoint, &scopes(reference), &request).await?;
         if !response.status().is_success() {
             let attempt = format!("look up {}", reference.familiar());
@@ -45,8 +45,8 @@ impl Client {
         let session = Session::new(&self.transport, None);
         let endpoint = self.transport.config.origin(repository.domain())?;
         let base = self.transport.base(&endpoint).await?;
-        let url = join(&base, &format!("v2/{}/blobs/{digest}", repository.path()))?;
-        let request = Request::new(Method::HEAD, url);
+        let path = format!("{}/blobs/{digest}", repository.path());
+        let request = endpoint.request(Method::HEAD, &base, &path)?;
         let response = session.send(&endpoint, &scopes(repository), &request).await?;
         let attempt = format!("look up blob {digest} of {}", repository.familiar_name());
         if !response.status().is_success() {

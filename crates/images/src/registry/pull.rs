@@ -14,7 +14,7 @@ use super::config::Endpoint;
 use super::credentials::Credential;
 use super::progress::{BlobKind, BlobReporter, BlobState, Observer, Progress};
 use super::session::{Session, read_body, status_error};
-use super::transport::{Request, join};
+use super::transport::Request;
 use crate::digest::{Digest, Hasher};
 use crate::image::Image;
 use crate::lease::Lease;
@@ -354,7 +354,7 @@ async fn fetch_manifest(
         None => reference.digest().cloned(),
     };
     let mut last = None;
-    for endpoint in endpoints {
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.resolve || digest.is_some()) {
         match fetch_from(session, endpoint, reference, version, digest.as_ref(), scopes).await {
             Ok((media_type, bytes)) => {
                 let manifest = Manifest::parse(&bytes, media_type.as_deref())?;
@@ -377,12 +377,13 @@ async fn fetch_manifest(
 /// A request for a manifest of any form that is understood.
 pub(super) fn manifest_request(
     method: Method,
+    endpoint: &Endpoint,
     base: &Url,
     reference: &Reference,
     version: &str,
 ) -> Result<Request> {
-    let url = join(base, &format!("v2/{}/manifests/{version}", reference.path()))?;
-    let mut request = Request::new(method, url);
+    let path = format!("{}/manifests/{version}", reference.path());
+    let mut request = endpoint.request(method, base, &path)?;
     for accepted in [
         media_type::OCI_INDEX,
         media_type::OCI_MANIFEST,
@@ -403,7 +404,7 @@ async fn fetch_from(
     scopes: &[String],
 ) -> Result<(Option<String>, Vec<u8>)> {
     let base = session.transport.base(endpoint).await?;
-    let request = manifest_request(Method::GET, &base, reference, version)?;
+    let request = manifest_request(Method::GET, endpoint, &base, reference, version)?;
     let response = session.send(endpoint, scopes, &request).await?;
     let attempt = format!("pull {}", reference.familiar());
     if !response.status().is_success() {

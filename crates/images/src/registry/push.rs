@@ -20,7 +20,7 @@ use super::config::{Endpoint, host_of};
 use super::credentials::Credential;
 use super::progress::{BlobKind, BlobReporter, BlobState, Observer};
 use super::session::{Session, is_temporary, retry_after, status_error};
-use super::transport::{Request, join, same_origin};
+use super::transport::{Request, same_origin};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, INDEX_DEPTH, MANIFEST_LIMIT, Manifest};
 use crate::platform::{Platform, PlatformChoice};
@@ -67,7 +67,7 @@ impl Client {
         let plan = blocking(move || Plan::new(&owned, &name, choice.as_ref())).await?;
         let push = Push {
             session: &session,
-            endpoint: self.transport.config.origin(reference.domain())?,
+            endpoint: self.transport.config.push_endpoint(reference.domain())?,
             reference,
             scopes: [format!("repository:{}:pull,push", reference.path())],
             store,
@@ -237,8 +237,7 @@ impl Push<'_> {
     }
 
     async fn exists(&self, blob: &Descriptor) -> Result<bool> {
-        let url = self.url(&format!("blobs/{}", blob.digest)).await?;
-        let request = Request::new(Method::HEAD, url);
+        let request = self.request(Method::HEAD, &format!("blobs/{}", blob.digest)).await?;
         let response = self.session.send(&self.endpoint, &self.scopes, &request).await?;
         match response.status() {
             status if status.is_success() => Ok(true),
@@ -280,14 +279,14 @@ impl Push<'_> {
     }
 
     async fn start(&self, blob: &Descriptor, from: Option<&String>) -> Result<Response> {
-        let mut url = self.url("blobs/uploads/").await?;
+        let mut request = self.request(Method::POST, "blobs/uploads/").await?;
         let mut scopes = self.scopes.to_vec();
         if let Some(from) = from {
             let digest = blob.digest.to_string();
-            url.query_pairs_mut().append_pair("mount", &digest).append_pair("from", from);
+            let mut query = request.url.query_pairs_mut();
+            query.append_pair("mount", &digest).append_pair("from", from);
             scopes.push(format!("repository:{from}:pull"));
         }
-        let mut request = Request::new(Method::POST, url);
         request.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
         self.session.send(&self.endpoint, &scopes, &request).await
     }
@@ -307,11 +306,16 @@ impl Push<'_> {
                 format!("{}: the registry wants it sent to {host} without TLS", self.attempt()),
             ));
         }
-        let authorization = self.session.authorization(&self.endpoint, &self.scopes);
-        let authorization = authorization.filter(|_| same_origin(&base, &location));
+        // The start of the upload has just renewed it; a challenge could not be answered any more.
+        let authorization = self.session.last_authorization(&self.endpoint, &self.scopes);
+        let is_own = same_origin(&base, &location);
+        let authorization = authorization.filter(|_| is_own);
         let sent = Arc::new(AtomicU64::new(0));
         let body = self.open(blob, Arc::clone(&sent)).await?;
         let mut request = Request::new(Method::PUT, location);
+        if is_own {
+            request.own_headers.clone_from(&self.endpoint.headers);
+        }
         request.headers.insert(CONTENT_LENGTH, HeaderValue::from(blob.size));
         let octets = HeaderValue::from_static("application/octet-stream");
         request.headers.insert(CONTENT_TYPE, octets);
@@ -375,8 +379,7 @@ impl Push<'_> {
         let reporter = self.reporter(&target.digest, BlobKind::Manifest);
         let (store, digest) = (self.store.clone(), target.digest.clone());
         let bytes = blocking(move || store.blobs().read(&digest, MANIFEST_LIMIT)).await?;
-        let mut request =
-            Request::new(Method::PUT, self.url(&format!("manifests/{version}")).await?);
+        let mut request = self.request(Method::PUT, &format!("manifests/{version}")).await?;
         let media_type = HeaderValue::from_str(&target.media_type)
             .map_err(|source| Error::caused(ErrorKind::InvalidInput, self.attempt(), source))?;
         request.headers.insert(CONTENT_TYPE, media_type);
@@ -389,9 +392,9 @@ impl Push<'_> {
         Ok(())
     }
 
-    async fn url(&self, rest: &str) -> Result<Url> {
+    async fn request(&self, method: Method, rest: &str) -> Result<Request> {
         let base = self.session.transport.base(&self.endpoint).await?;
-        join(&base, &format!("v2/{}/{rest}", self.reference.path()))
+        self.endpoint.request(method, &base, &format!("{}/{rest}", self.reference.path()))
     }
 
     fn attempt(&self) -> String {

@@ -99,13 +99,18 @@ impl<'a> Session<'a> {
     }
 
     /// What is known to be accepted for these scopes, if still fresh.
-    pub(super) fn authorization(
+    fn authorization(&self, endpoint: &Endpoint, scopes: &[String]) -> Option<Authorization> {
+        self.last_authorization(endpoint, scopes).filter(Authorization::is_fresh)
+    }
+
+    /// What was last accepted for these scopes, though its time may be nearly over.
+    pub(super) fn last_authorization(
         &self,
         endpoint: &Endpoint,
         scopes: &[String],
     ) -> Option<Authorization> {
         let key = (endpoint.host.clone(), scopes.join(" "));
-        self.known().get(&key).filter(|known| known.is_fresh()).cloned()
+        self.known().get(&key).cloned()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Authorization>> {

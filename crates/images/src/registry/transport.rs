@@ -32,12 +32,14 @@ pub(super) struct Request {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
+    /// Headers that stay with the first host.
+    pub(super) own_headers: HeaderMap,
     pub(super) body: Option<Vec<u8>>,
 }
 
 impl Request {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: None }
+        Self { method, url, headers: HeaderMap::new(), own_headers: HeaderMap::new(), body: None }
     }
 }
 
@@ -59,11 +61,11 @@ impl Transport {
         let is_plain = match known {
             Some(known) => known,
             None => {
-                let probe = Request::new(Method::GET, join(&endpoint.base, "v2/")?);
+                let probe = endpoint.request(Method::GET, &endpoint.base, "")?;
                 let is_plain = match self.send_once(&probe, None).await {
                     Ok(_) => false,
                     Err(_) => {
-                        let probe = Request::new(Method::GET, join(&plain_base, "v2/")?);
+                        let probe = endpoint.request(Method::GET, &plain_base, "")?;
                         self.send_once(&probe, None).await?;
                         true
                     }
@@ -88,6 +90,7 @@ impl Transport {
             let Some(target) = redirect(&request, &response)? else { return Ok(response) };
             if !same_origin(&request.url, &target) {
                 authorization = None;
+                request.own_headers.clear();
             }
             let secure = request.url.scheme() == "https";
             if secure && target.scheme() == "http" && !is_loopback(&host_of(&request.url)) {
@@ -114,7 +117,7 @@ impl Transport {
         let host = host_of(&request.url);
         let client = self.client(&host).await?;
         let mut builder = client.request(request.method.clone(), request.url.clone());
-        builder = builder.headers(request.headers.clone());
+        builder = builder.headers(request.headers.clone()).headers(request.own_headers.clone());
         if let Some(value) = authorization {
             builder = builder.header(AUTHORIZATION, value);
         }
@@ -138,7 +141,8 @@ impl Transport {
     ) -> Result<Response> {
         let host = host_of(&request.url);
         let client = self.client(&host).await?;
-        let mut builder = client.request(request.method, request.url).headers(request.headers);
+        let mut builder = client.request(request.method, request.url);
+        builder = builder.headers(request.headers).headers(request.own_headers);
         if let Some(value) = authorization {
             builder = builder.header(AUTHORIZATION, value);
         }
@@ -150,7 +154,7 @@ impl Transport {
             return Ok(client.clone());
         }
         let (settings, config) =
-            (self.config.hosts.get(host).cloned().unwrap_or_default(), self.config.clone());
+            (self.config.host(host).cloned().unwrap_or_default(), self.config.clone());
         let verify = self.config.security(host) == Security::Tls;
         let client = blocking(move || build(&config, tls::configure(&settings, verify)?)).await?;
         lock(&self.clients).insert(host.to_owned(), client.clone());

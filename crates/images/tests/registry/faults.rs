@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{Reply, Seen, Server, client, config, image, noise, registry_reply, store};
 use brig_images::registry::{
-    BlobState, Client, Credential, HostConfig, Observer, Progress, PullOptions, Pulled,
+    BlobState, Client, Credential, HostConfig, Mirror, Observer, Progress, PullOptions, Pulled,
 };
 use brig_images::{Descriptor, Digest, ErrorKind, Reference, Result, Store};
 
@@ -125,6 +125,24 @@ async fn a_partial_file_damaged_by_a_crash_is_fetched_anew() {
     let partial = to.root().join(format!("ingest/sha256-{}", layer.digest.hex()));
     std::fs::write(&partial, vec![0; 100_000]).unwrap();
     check(&to, &pull(&client(), &server.host, &to).await.unwrap());
+}
+
+#[tokio::test]
+async fn fifty_pulls_at_once_fetch_each_blob_once() {
+    let (_from, source, target, layer) = served();
+    let server = Server::start(move |seen, _| registry_reply(&source, &target, seen)).await;
+    let (_to, to) = store();
+    let client = client();
+    let pulls = (0..50).map(|_| pull(&client, &server.host, &to));
+    let pulled = futures_util::future::join_all(pulls).await;
+    for pulled in pulled {
+        assert!(to.blobs().contains(&pulled.unwrap().target.digest));
+    }
+    let seen = server.seen();
+    assert_eq!(seen.iter().filter(|seen| is_blob(seen, &layer)).count(), 1);
+    // The layer and the configuration.
+    assert_eq!(seen.iter().filter(|seen| seen.path.contains("/blobs/")).count(), 2);
+    assert_eq!(std::fs::read_dir(to.root().join("leases")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -382,7 +400,8 @@ async fn a_mirror_is_tried_first_and_does_not_have_to_work() {
         })
         .await;
         let mut config = config();
-        let mirrors = vec!["http://127.0.0.1:1".to_owned(), format!("http://{}", mirror.host)];
+        let mirrors = ["http://127.0.0.1:1".to_owned(), format!("http://{}", mirror.host)];
+        let mirrors = mirrors.iter().map(|mirror| Mirror::at(mirror)).collect();
         config.hosts.insert(origin.host.clone(), HostConfig { mirrors, ..HostConfig::default() });
         let (_to, to) = store();
         let before = origin.seen().len();

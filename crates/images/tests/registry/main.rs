@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
 mod faults;
+mod hosts;
 mod peers;
 mod support;
+mod tokens;

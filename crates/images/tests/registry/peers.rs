@@ -236,7 +236,7 @@ async fn certificates_are_verified() {
         return skip(TEST, "openssl is not installed");
     }
     let tls = serde_json::json!({ "certificate": path("cert.pem"), "key": path("key.pem") });
-    let Some(registry) = Registry::start_with(TEST, &tls) else { return };
+    let Some(registry) = Registry::start_with(TEST, &tls, &serde_json::Value::Null) else { return };
     let (_a, from) = store();
     let target = image(&from.lease().unwrap(), "linux/amd64", &[b"layer"]);
     let reference = name(&registry, "app:1");

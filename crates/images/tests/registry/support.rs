@@ -99,6 +99,7 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What a [`Server`] answers.
@@ -183,14 +184,20 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, log: Arc<Mutex<Vec<Se
     let text = String::from_utf8_lossy(&head).into_owned();
     let mut lines = text.lines();
     let mut first = lines.next().unwrap_or_default().split(' ');
-    let seen = Seen {
+    let mut seen = Seen {
         method: first.next().unwrap_or_default().to_owned(),
         path: first.next().unwrap_or_default().to_owned(),
         headers: lines
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect(),
+        body: Vec::new(),
     };
+    let length = seen.headers.get("content-length").and_then(|length| length.parse().ok());
+    seen.body = vec![0; length.unwrap_or(0)];
+    if stream.read_exact(&mut seen.body).await.is_err() {
+        return;
+    }
     let before = {
         let mut log = log.lock().unwrap();
         let same = |old: &&Seen| old.method == seen.method && old.path == seen.path;
@@ -254,23 +261,30 @@ pub(crate) struct Registry {
 impl Registry {
     /// `None`, said aloud, where the program is not installed.
     pub(crate) fn start(test: &str) -> Option<Self> {
-        Self::start_with(test, &serde_json::Value::Null)
+        Self::start_with(test, &serde_json::Value::Null, &serde_json::Value::Null)
     }
 
-    /// With these `http.tls` settings.
-    pub(crate) fn start_with(test: &str, tls: &serde_json::Value) -> Option<Self> {
+    /// With these settings of `http.tls` and `auth`.
+    pub(crate) fn start_with(
+        test: &str,
+        tls: &serde_json::Value,
+        auth: &serde_json::Value,
+    ) -> Option<Self> {
         let program = "/usr/bin/docker-registry";
         if !std::path::Path::new(program).exists() {
             skip(test, "docker-registry is not installed");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let settings = serde_json::json!({
+        let mut settings = serde_json::json!({
             "version": "0.1",
             "log": { "level": "info" },
             "storage": { "filesystem": { "rootdirectory": directory.path().join("data") } },
             "http": { "addr": "127.0.0.1:0", "tls": tls },
         });
+        if !auth.is_null() {
+            settings["auth"] = auth.clone();
+        }
         let file = directory.path().join("config.yml");
         std::fs::write(&file, settings.to_string()).unwrap();
         let mut process = Command::new(program)
