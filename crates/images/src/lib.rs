@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod compose;
 pub mod content;
 pub mod digest;
 mod document;
@@ -67,6 +68,7 @@ pub mod store;
 #[cfg(test)]
 mod test_images;
 
+pub use compose::{NewImage, NewLayer};
 pub use content::{Blobs, Upload};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Result};
