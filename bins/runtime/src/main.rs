@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 mod console;
 mod log;
+mod notify;
 
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -123,6 +123,15 @@ pub fn receive_with_fds(
 pub fn listen_unix(path: &Path) -> Result<UnixListener> {
     with_short_path(path, |short| UnixListener::bind(short))
         .map_err(|error| error.context(format!("listen on {}", path.display())))
+}
+
+/// Binds a Unix datagram socket at `path`, however long the path is.
+///
+/// # Errors
+/// `InvalidInput` for a path without a name; otherwise the system's.
+pub fn bind_unix_datagram(path: &Path) -> Result<UnixDatagram> {
+    with_short_path(path, |short| UnixDatagram::bind(short))
+        .map_err(|error| error.context(format!("bind {}", path.display())))
 }
 
 /// Connects to a Unix stream socket at `path`, however long the path is.

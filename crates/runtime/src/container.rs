@@ -11,6 +11,7 @@ pub use options::{
 };
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Process};
@@ -18,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, Hierarchies, Stats};
 use crate::error::{Error, ErrorKind, Result};
-use crate::resctrl;
 use crate::state::Directory;
+use crate::{notify, resctrl};
 
 /// A directory that holds the state of containers, and how to make them.
 #[derive(Clone, Debug)]
@@ -171,6 +172,15 @@ impl Container {
     /// `Conflict` when it is not in status `Created`; what a hook or the exec failed with.
     pub fn start(&self) -> Result<()> {
         self.start_container()
+    }
+
+    /// The socket on which its program says that it is ready, if it was created with one
+    /// ([`CreateOptions::notify`]): to be bound before the start, by one process.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn notify_socket(&self) -> Result<Option<UnixDatagram>> {
+        notify::bind(&self.directory.notify())
     }
 
     /// Sends a signal, by number.

@@ -43,6 +43,7 @@ pub mod error;
 pub mod features;
 mod hooks;
 mod network;
+mod notify;
 mod process;
 #[doc(hidden)]
 pub mod protection;
@@ -73,6 +74,20 @@ pub const CAPABILITIES: [&str; 41] = brig_linux::capability::NAMES;
 #[must_use]
 pub fn timestamp() -> String {
     state::timestamp(std::time::SystemTime::now())
+}
+
+/// Sends a message with one descriptor over a Unix socket.
+///
+/// # Errors
+/// As sendmsg(2).
+pub fn send_descriptor(
+    socket: std::os::fd::BorrowedFd<'_>,
+    message: &[u8],
+    descriptor: std::os::fd::BorrowedFd<'_>,
+) -> Result<()> {
+    brig_linux::fd::send_with_fds(socket, message, &[descriptor])
+        .map(drop)
+        .map_err(|errno| Error::system("send a descriptor", errno))
 }
 
 /// Checks that the descriptors after standard error which are to be passed on are open. To be called before this process

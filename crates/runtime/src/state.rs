@@ -6,6 +6,7 @@
 //!     state.json                 this module; replaced by rename, format version inside
 //!     config.json                the configuration as it was at create
 //!     start.sock                 init listens here until it is started
+//!     notify/notify.sock         of a container that says when it is ready, bound by whoever starts it
 //! ```
 //!
 //! The directory itself is the lock (flock(2)): create, start, kill, delete and update hold it. It lies on a tmpfs,
@@ -135,6 +136,11 @@ impl Directory {
     /// Where init listens for the start.
     pub(crate) fn start_socket(&self) -> PathBuf {
         self.path.join("start.sock")
+    }
+
+    /// What is bound into a container that says when it is ready.
+    pub(crate) fn notify(&self) -> PathBuf {
+        self.path.join("notify")
     }
 
     /// Keeps the configuration.

@@ -7,6 +7,7 @@ use lexopt::{Arg, Parser, ValueExt as _};
 
 use super::Command;
 use crate::arguments::{self, Global, switch};
+use crate::notify;
 
 /// The flags of `create` and `run`.
 #[derive(Debug)]
@@ -71,6 +72,7 @@ impl Request {
             pid_file: self.pid_file.clone(),
             preserve_fds: self.preserve_fds,
             listen_fds: listen_fds(),
+            notify: notify::wanted(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             ..CreateOptions::default()

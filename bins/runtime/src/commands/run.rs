@@ -2,13 +2,15 @@
 
 use std::os::fd::AsFd as _;
 
-use brig_runtime::Console;
+use anyhow::Context as _;
+use brig_runtime::{Console, Container, Created};
 use lexopt::Parser;
 
 use super::Command;
 use super::create::{Request, parse};
 use crate::arguments::Global;
 use crate::console::Foreground;
+use crate::notify::Relay;
 
 pub(super) const COMMAND: Command = Command {
     name: "run",
@@ -43,13 +45,17 @@ fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     if request.detach {
         let options = request.options(request.socket());
         let created = runtime.create(&request.id, &request.bundle, options)?;
-        start_or_delete(&created.container)?;
-        return Ok(0);
+        let started = super::start::start_and_tell(&created.container);
+        return or_delete(started, &created.container).map(|()| 0);
     }
     let foreground = Foreground::prepare()?;
     let created =
         runtime.create(&request.id, &request.bundle, request.options(console(&request)))?;
-    start_or_delete(&created.container)?;
+    let relay = Relay::prepare(&created.container)?;
+    or_delete(created.container.start().map_err(Into::into), &created.container)?;
+    if let Some(relay) = relay {
+        tell_meanwhile(global, relay, &created)?;
+    }
     let status = foreground.wait(created.pidfd.as_fd(), created.console.as_ref());
     if !request.keep {
         created.container.delete(true)?;
@@ -57,11 +63,24 @@ fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     status
 }
 
-fn start_or_delete(container: &brig_runtime::Container) -> anyhow::Result<()> {
-    container.start().inspect_err(|_| {
+/// Removes what could not be started.
+fn or_delete(started: anyhow::Result<()>, container: &Container) -> anyhow::Result<()> {
+    started.inspect_err(|_| {
         // The failure to start is the one to report.
         drop(container.delete(true));
-    })?;
+    })
+}
+
+/// Tells the service manager when the program is ready, while this process waits for its end.
+fn tell_meanwhile(global: &Global, relay: Relay, created: &Created) -> anyhow::Result<()> {
+    let pidfd = created.pidfd.try_clone().context("share the container's descriptor")?;
+    let (log, log_format, pid) = (global.log.clone(), global.log_format, created.pid);
+    std::thread::spawn(move || {
+        if let Err(error) = relay.run(pidfd.as_fd(), pid) {
+            let global = Global { log, log_format, ..Global::default() };
+            crate::log::warning(&global, &format!("{error:#}"));
+        }
+    });
     Ok(())
 }
 

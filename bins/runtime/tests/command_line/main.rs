@@ -5,6 +5,7 @@
 
 mod bundle;
 mod compare;
+mod notify;
 mod passed_on;
 
 use std::process::{Command, Stdio};

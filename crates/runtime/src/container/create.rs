@@ -21,7 +21,7 @@ use crate::process::plan::{InitPlan, NamespaceJoin};
 use crate::rootfs::{RootfsPlan, devices, mounts};
 use crate::security::{lsm, placement, rlimits, scheduling};
 use crate::state::{Directory, State, process_facts};
-use crate::{hooks, network, resctrl, terminal};
+use crate::{hooks, network, notify, resctrl, terminal};
 
 impl Runtime {
     pub(super) fn create_container(
@@ -31,13 +31,17 @@ impl Runtime {
         options: CreateOptions,
     ) -> Result<Created> {
         let bundle = absolute(bundle)?;
-        let config = Config::load(&bundle.join("config.json"))?;
+        let mut config = Config::load(&bundle.join("config.json"))?;
         validate(&config.spec)?;
         terminal::check(&config.spec, &options.console)?;
         let directory = Directory::create(&self.root, id)?;
         let lock = directory.lock()?;
         let mut making = Making::new(self, &directory);
-        let created = making.make(&bundle, &config, options);
+        let prepared = match options.notify {
+            true => notify::prepare(&mut config.spec, &directory.notify()),
+            false => Ok(()),
+        };
+        let created = prepared.and_then(|()| making.make(&bundle, &config, options));
         if created.is_ok() {
             making.done = true;
         }

@@ -108,6 +108,9 @@ pub struct CreateOptions {
     /// How many listening sockets, in front of those, to pass on by the protocol of sd_listen_fds(3): the program
     /// finds `LISTEN_FDS` and `LISTEN_PID` in its environment.
     pub listen_fds: u32,
+    /// Give the program a socket to say that it is ready (sd_notify(3)); see
+    /// [`Container::notify_socket`](crate::Container::notify_socket).
+    pub notify: bool,
     /// Mounts that make up the root filesystem, in order; empty when it is there already.
     pub rootfs_mounts: Vec<RootfsMount>,
     /// `MS_MOVE` and chroot instead of pivot_root, for a host that runs from an initial ramdisk.
