@@ -160,6 +160,7 @@ fn detach(mut strace: Child) {
 /// What calls of the shim and all its children answer, with the first call that fails.
 const OF_SHIM: &[&str] = &[
     "fsync,fdatasync:error=EIO",
+    "write:error=ENOSPC",
     "rename,renameat,renameat2:error=ENOSPC",
     "openat:error=EMFILE",
     "mkdir,mkdirat:error=ENOSPC",

@@ -398,15 +398,15 @@ fn make_place(
     initialise: impl Fn(&Directory, &Directory) -> Result<()>,
 ) -> Result<Directory> {
     let mut directory = Directory::open_mount(&place.mount)?;
-    let mut leaf_is_new = false;
-    for name in &place.relative {
+    let mut names = place.relative.iter().peekable();
+    while let Some(name) = names.next() {
         let (child, new) = directory.make_child(name)?;
+        if new && names.peek().is_none() {
+            // Noted before anything else can fail.
+            made.push(place.clone());
+        }
         initialise(&directory, &child)?;
         directory = child;
-        leaf_is_new = new;
-    }
-    if leaf_is_new {
-        made.push(place.clone());
     }
     Ok(directory)
 }

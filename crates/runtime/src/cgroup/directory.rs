@@ -84,7 +84,16 @@ impl Directory {
                 return Err(failure::file("create cgroup", &self.path.join(name), source));
             }
         };
-        Ok((self.child(name)?, new))
+        match self.child(name) {
+            Ok(child) => Ok((child, new)),
+            Err(error) => {
+                if new {
+                    // Nobody but the caller knows of it, who learns nothing of it by an error.
+                    let _first_error_counts = self.remove_child(name);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Removes a child cgroup, which must have neither processes nor children.

@@ -179,22 +179,24 @@ impl Container {
         if let Some(init) = &init {
             let _ = brig_linux::pidfd::send_signal(init.as_fd(), libc::SIGKILL);
         }
+        // What only the state leads to: as long as something of it is left, the state stays, for another attempt.
+        let mut left = Vec::new();
         let mut errors = Vec::new();
         match Cgroup::open(&state.cgroup) {
             Ok(cgroup) => {
                 errors.extend(cgroup.kill_all().err());
                 wait_for(init.as_ref(), &mut errors);
                 errors.extend(failpoint("delete-killed").err());
-                errors.extend(cgroup.remove().err());
+                left.extend(cgroup.remove().err());
                 errors.extend(failpoint("cgroup-removed").err());
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 wait_for(init.as_ref(), &mut errors);
             }
-            Err(error) => errors.push(error),
+            Err(error) => left.push(error),
         }
-        errors.extend(state.scope.as_ref().and_then(|scope| scope.stop().err()));
-        errors.extend(state.resctrl.as_ref().and_then(|groups| groups.remove().err()));
+        left.extend(state.scope.as_ref().and_then(|scope| scope.stop().err()));
+        left.extend(state.resctrl.as_ref().and_then(|groups| groups.remove().err()));
         if let Ok(config) = self.directory.config() {
             let poststop = config.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().clone());
             let text = oci_state(&State { pid: 0, ..state.clone() }, "stopped");
@@ -202,7 +204,10 @@ impl Container {
                 errors.extend(hooks::run(&[hook], "poststop", &text).err());
             }
         }
-        errors.extend(self.directory.remove().err());
+        if left.is_empty() {
+            errors.extend(self.directory.remove().err());
+        }
+        errors.extend(left);
         summary(&state.id, &errors)
     }
 }
