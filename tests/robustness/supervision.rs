@@ -106,6 +106,39 @@ fn the_data_of_a_newer_engine_is_refused_and_left_alone() {
     lab.check_bystander("after a refused downgrade");
 }
 
+#[test]
+fn a_newer_engine_s_shims_are_left_alone_and_an_older_one_s_are_adopted() {
+    let Some(mut lab) = Lab::start("shim-version", Setup::default()) else { return };
+    lab.create("victim", VICTIM, &json!({}));
+    lab.start_victim("victim");
+    let (init, id) = (lab.pid("victim"), lab.inspect("victim").unwrap()["Id"].clone());
+    let bundle = lab.engine.path(&format!("state/containers/{}", id.as_str().unwrap()));
+    let settings = bundle.join("shim.json");
+    let present = std::fs::read_to_string(&settings).unwrap();
+    let mut parsed: serde_json::Value = serde_json::from_str(&present).unwrap();
+    lab.engine.crash();
+    parsed["version"] = json!(1000);
+    std::fs::write(&settings, parsed.to_string()).unwrap();
+    let before = contents(&lab.engine);
+    let mut refused = lab.engine.spawn_daemon();
+    assert!(!refused.wait().unwrap().success());
+    assert_eq!(before, contents(&lab.engine), "nothing was touched");
+    assert!(is_alive(init));
+    let log = std::fs::read_to_string(lab.engine.path("brigd.log")).unwrap();
+    assert!(log.contains("a newer shim keeps it (version 1000"), "{log}");
+    // As the shims of a release before versions wrote it.
+    parsed.as_object_mut().unwrap().remove("version");
+    std::fs::write(&settings, parsed.to_string()).unwrap();
+    lab.engine.restart();
+    assert_eq!(lab.state("victim").as_deref(), Some("running"));
+    assert_eq!(lab.pid("victim"), init);
+    lab.must("POST", "/containers/victim/stop", "");
+    assert_eq!(lab.inspect("victim").unwrap()["State"]["ExitCode"], 7);
+    lab.check_bystander("shims of other versions");
+    lab.check_consistency("shims of other versions");
+    lab.check_reuse("shims of other versions", "victim");
+}
+
 /// Sizes and times of all that the engine keeps.
 fn contents(engine: &Engine) -> Vec<String> {
     let listed = engine.on_host(&[

@@ -8,6 +8,7 @@ use brig_runtime::{
     Console, Container, ContainerId, CreateOptions, ErrorKind, ExecOptions, KillScope, RootfsMount,
     Runtime, Stdio,
 };
+use brig_shim_protocol::bundle;
 use brig_shim_protocol::options::ProcessDetails;
 use brig_shim_protocol::task::{PidsResponse, StatsResponse};
 use brig_shim_protocol::ttrpc::{Code, Status};
@@ -22,6 +23,9 @@ use crate::operation::{Outcome, Reply};
 /// How a container's runtime is set up; kept in the bundle, so that `delete` finds what a dead shim made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
+    /// [`bundle::VERSION`] of the shim that wrote this.
+    #[serde(default = "bundle::first")]
+    pub(crate) version: u32,
     /// State directory.
     pub(crate) root: PathBuf,
     /// Cgroups are made by systemd.
@@ -46,7 +50,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The file in the bundle.
-    pub(crate) const FILE_NAME: &'static str = "shim.json";
+    pub(crate) const FILE_NAME: &'static str = bundle::SETTINGS_FILE;
 
     fn runtime(&self) -> Runtime {
         Runtime::new(self.root.clone()).systemd_cgroup(self.systemd_cgroup)

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use brig_shim_protocol::attach;
 use brig_shim_protocol::bootstrap::{self, BootstrapParams};
+use brig_shim_protocol::bundle;
 use brig_shim_protocol::task::DeleteResponse;
 use brig_shim_protocol::types::{RuntimeInfo, RuntimeVersion};
 use brig_shim_protocol::{ExitRecord, Timestamp};
@@ -149,6 +150,13 @@ pub(crate) fn delete(arguments: &Arguments, environment: &Environment) -> Result
         debug: arguments.debug,
         containerd: (!under_brigd).then(Containerd::default),
     };
+    if let Some(newer) = bundle::version(&bundle).filter(|&version| version > bundle::VERSION) {
+        bail!(
+            "a newer shim keeps {} (version {newer}, this one knows {}): nothing was touched; use the newer shim",
+            bundle.display(),
+            bundle::VERSION
+        );
+    }
     let mut settings = read_settings(&bundle)?.unwrap_or_else(|| Settings {
         root: identity.default_runtime_root(),
         ..Settings::default()

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use brig_shim_protocol::bundle;
 use brig_storage::Storage;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +42,7 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Engine>> {
     let (metadata, storage, id) = blocking::run(move || {
         make_directories(&again)?;
         check_format(&again.root)?;
+        check_shims(&again.state)?;
         // First of all: its lock tells a second engine on this root to go away.
         let metadata = Metadata::open(&again.root.join("metadata.redb"))?;
         let storage = Storage::open_with(again.root.join("storage"), again.snapshotter)?;
@@ -91,6 +93,27 @@ fn make_directories(config: &Config) -> Result<()> {
         make_directory(&config.state.join(directory))?;
     }
     make_directory(&config.root.join("containers"))
+}
+
+/// Refuses to take over containers whose shims are newer, before anything of them is touched.
+fn check_shims(state: &Path) -> Result<()> {
+    let directory = state.join("containers");
+    let entries = std::fs::read_dir(&directory)
+        .map_err(|source| Error::io(format!("list {}", directory.display()), source))?;
+    for bundle in entries.flatten().map(|entry| entry.path()) {
+        if let Some(version) = bundle::version(&bundle).filter(|it| *it > bundle::VERSION) {
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                format!(
+                    "take over {}: a newer shim keeps it (version {version}, this engine knows {}); nothing was \
+                     touched; use the newer engine",
+                    bundle.display(),
+                    bundle::VERSION
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses the data of a newer engine before anything of it is opened.

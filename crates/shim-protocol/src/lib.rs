@@ -7,6 +7,7 @@
 //! client ──{"exec_id":…}\n, stdin──▶ shim  <bundle>/io.sock     attach::AttachRequest, then raw bytes
 //!        ◀─{"tty":…}\n, output────
 //!                                          <bundle>/exit.json   ExitRecord
+//!                                          <bundle>/shim.json   the version of all this, see bundle
 //! ```
 //!
 //! Everything is synchronous and free of a runtime: the shim drives [`ttrpc::Decoder`] from its own loop, an
@@ -20,6 +21,7 @@
 
 pub mod attach;
 pub mod bootstrap;
+pub mod bundle;
 mod client;
 mod error;
 pub mod events;

@@ -130,6 +130,7 @@ impl Shim {
             bundle => PathBuf::from(bundle),
         };
         asked.settings.bundle.clone_from(&bundle);
+        asked.settings.version = brig_shim_protocol::bundle::VERSION;
         if !asked.shim_cgroup.is_empty() {
             runtime::join_cgroup(&asked.shim_cgroup)?;
         }
