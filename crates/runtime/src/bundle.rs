@@ -1,6 +1,7 @@
 //! Bundles: from `config.json` to a plan that needs no further check.
 
 mod config;
+mod place;
 mod process;
 mod validate;
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use serde_json::Value;
 
+use super::place::path_at;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The largest configuration that is read, in bytes.
@@ -56,8 +57,17 @@ pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<Spec> {
     // The types know fewer names than the specification and other runtimes accept. Once a document is refused, what
     // those treat as unknown is taken out and it is tried again; the first answer is the one to report.
     let refused = |error: serde_json::Error| {
-        Error::new(ErrorKind::InvalidInput, "parse the configuration").with_source(error)
+        let path = path_at(bytes, error.line(), error.column());
+        let attempt = match path.as_str() {
+            "" => "parse the configuration".to_owned(),
+            path => format!("parse {path} of the configuration"),
+        };
+        Error::new(ErrorKind::InvalidInput, attempt).with_source(error)
     };
+    if first.to_string().starts_with("duplicate field") {
+        // Other readers of the document may have taken the other one.
+        return Err(refused(first));
+    }
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
         return Err(refused(first));
     };
