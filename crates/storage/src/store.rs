@@ -24,6 +24,7 @@ use crate::volume::Volumes;
 pub struct Storage {
     snapshots: Snapshots,
     volumes: Volumes,
+    path: PathBuf,
     _lock: File,
 }
 
@@ -57,7 +58,13 @@ impl Storage {
         }
         let snapshots = Snapshots::open(&directory, &path, format).attempt(attempt)?;
         let volumes = Volumes::open(private_directory(&directory, "volumes")?, &path)?;
-        Ok(Self { snapshots, volumes, _lock: lock })
+        Ok(Self { snapshots, volumes, path, _lock: lock })
+    }
+
+    /// The directory that holds everything.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The snapshots.

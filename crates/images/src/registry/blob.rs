@@ -20,7 +20,7 @@ use crate::manifest::Descriptor;
 use crate::{Error, ErrorKind, Result};
 
 /// How often a blob that another download is writing is looked at.
-const POLL: Duration = Duration::from_millis(100);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 /// Least time between two reports of progress of one blob.
 pub(super) const REPORT: Duration = Duration::from_millis(100);
 /// Chunks between the network and the disk.

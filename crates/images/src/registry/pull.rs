@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
 
-use super::blob::Download;
+use super::blob::{Download, POLL};
 use super::blocking::blocking;
 use super::client::Client;
 use super::config::Endpoint;
@@ -15,6 +15,7 @@ use super::credentials::Credential;
 use super::progress::{BlobKind, BlobReporter, BlobState, Observer, Progress};
 use super::session::{Session, read_body, status_error};
 use super::transport::Request;
+use crate::content::Acquired;
 use crate::digest::{Digest, Hasher};
 use crate::image::Image;
 use crate::lease::Lease;
@@ -25,6 +26,9 @@ use crate::platform::PlatformChoice;
 use crate::reference::Reference;
 use crate::store::{Store, check_depth};
 use crate::{Error, ErrorKind, Result};
+
+/// How often a partial download that someone is writing is looked at before it is left alone.
+const DISCARD_TRIES: usize = 10;
 
 /// How to pull.
 #[derive(Clone, Debug, Default)]
@@ -273,7 +277,33 @@ impl Pull<'_> {
             fetches.push(Box::pin(self.blob(layer, BlobKind::Layer)));
         }
         let parallel = self.session.transport.config.parallel.max(1);
-        stream::iter(fetches).buffer_unordered(parallel).try_collect().await
+        let fetched = stream::iter(fetches).buffer_unordered(parallel).try_collect().await;
+        if let Err(error) = &fetched
+            && matches!(error.kind(), ErrorKind::Exhausted | ErrorKind::Integrity)
+        {
+            self.discard(manifest).await;
+        }
+        fetched
+    }
+
+    /// Removes partial downloads that are worth less than their space: on a full disk, or of a registry that lies.
+    /// Whatever stands in the way of that is no reason to hide the failure it follows.
+    async fn discard(&self, manifest: &ImageManifest) {
+        for layer in &manifest.layers {
+            // Whoever wrote it has stopped or is about to; another pull of the same layer goes on.
+            for _ in 0..DISCARD_TRIES {
+                let (lease, target) = (Arc::clone(&self.lease), layer.clone());
+                let tried = blocking(move || lease.store().blobs().try_writer(&target)).await;
+                match tried {
+                    Ok(Acquired::Writer(writer)) => {
+                        let _ = blocking(move || writer.discard()).await;
+                        break;
+                    }
+                    Ok(Acquired::Busy) => tokio::time::sleep(POLL).await,
+                    Ok(Acquired::Exists) | Err(_) => break,
+                }
+            }
+        }
     }
 
     async fn blob(&self, target: &Descriptor, kind: BlobKind) -> Result<()> {
@@ -291,7 +321,7 @@ impl Pull<'_> {
     async fn put(&self, target: &Descriptor, bytes: Vec<u8>) -> Result<()> {
         let (lease, target) = (Arc::clone(&self.lease), target.clone());
         blocking(move || {
-            let crate::content::Acquired::Writer(mut writer) = lease.writer(&target)? else {
+            let Acquired::Writer(mut writer) = lease.writer(&target)? else {
                 // Complete, or someone else is writing these few bytes just now: write them beside.
                 return lease.put(&target.media_type, &bytes).map(drop);
             };

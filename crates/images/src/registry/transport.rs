@@ -2,6 +2,8 @@
 //! `Authorization` header may go.
 
 use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -225,14 +227,41 @@ fn unreachable(host: &str, why: &str) -> Error {
 }
 
 pub(super) fn transport_error(host: &str, source: reqwest::Error) -> Error {
-    let remedy = if source.is_connect() {
-        "check its name and the network; a registry without TLS must be configured as insecure"
-    } else {
-        "the connection broke"
-    };
-    let attempt = format!("reach registry {host}: {remedy}");
     // A URL can hold a signature that is a secret.
-    Error::caused(ErrorKind::Unreachable, attempt, source.without_url())
+    let source = source.without_url();
+    if !source.is_connect() {
+        let attempt = format!("reach registry {host}: the connection broke");
+        return Error::caused(ErrorKind::Unreachable, attempt, source);
+    }
+    let attempt = format!("reach registry {host}: {}", connect_remedy(&source));
+    // Between this error and the system's there are only the names of layers.
+    Error::caused(ErrorKind::Unreachable, attempt, innermost(&source).to_string())
+}
+
+/// What to do about a connection that did not come about.
+fn connect_remedy(source: &reqwest::Error) -> &'static str {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(source);
+    while let Some(error) = cause {
+        // The client library has no type for this.
+        if error.to_string() == "dns error" {
+            return "its name is not known; check the spelling and this host's name server";
+        }
+        cause = error.source();
+    }
+    // What TLS finds wrong comes as an error of the same type, without a number of the system's.
+    let answered = innermost(source).downcast_ref::<io::Error>().is_none_or(|error| {
+        error.raw_os_error().is_none() && error.kind() != io::ErrorKind::TimedOut
+    });
+    if answered {
+        "no secure connection; one that speaks plain HTTP must be listed in insecure-registries, and the certificate of \
+         any other must be trusted"
+    } else {
+        "nothing answers there; check the address and port, the network, and that it runs"
+    }
+}
+
+fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    error.source().map_or(error, innermost)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

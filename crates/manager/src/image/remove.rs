@@ -150,6 +150,11 @@ fn delete(
     images.publish("delete", &id, &id);
     items.push(deleted(id));
     items.extend(images.sweep_layers()?.into_iter().map(deleted));
+    collect(images)
+}
+
+/// Removes content that nothing needs; answers how many bytes that frees.
+pub(super) fn collect(images: &Images) -> Result<u64> {
     Ok(images.0.store.collect_garbage(&in_use(images), PARTIAL_AGE)?.bytes)
 }
 
@@ -184,6 +189,8 @@ pub(super) fn prune(images: &Images, filters: &Filters) -> Result<ImagePruneResp
         }
         bytes += delete(images, &named.image, &named.target, &mut items)?;
     }
+    // What interrupted transfers left goes too, whether or not an image does.
+    bytes += collect(images)?;
     let space_reclaimed = i64::try_from(bytes).ok();
     Ok(ImagePruneResponse { images_deleted: Some(items), space_reclaimed })
 }

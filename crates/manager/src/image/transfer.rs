@@ -8,12 +8,12 @@ use brig_images::registry::{
     BlobKind, BlobProgress, BlobState, Credential, Progress as News, PullOptions, Pulled,
     PushOptions,
 };
-use brig_images::{Image, PlatformChoice, Reference, archive};
+use brig_images::{Descriptor, Image, ImageRecord, PlatformChoice, Reference, archive};
 use tokio::sync::{mpsc, watch};
 
 use super::Images;
 use super::unpack::Kept;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::stream::{self, ByteStream, Progress, ProgressSender};
 
 /// Images of one pull whose layers wait to be unpacked.
@@ -27,15 +27,33 @@ impl Images {
         credential: Option<Credential>,
         sender: ProgressSender,
     ) -> Result<()> {
+        let before = self.blocking(|this| Ok(this.0.store.images()?)).await?;
+        let pulled = self.pull_whole(&reference, platform, credential, &sender).await;
+        if let Err(error) = &pulled
+            && matches!(error.kind(), ErrorKind::Exhausted | ErrorKind::Integrity)
+        {
+            // Unlike after a broken connection, what came is of no use to the next attempt.
+            self.give_back(&reference, before).await;
+        }
+        pulled.map_err(|error| naming(&reference, error))
+    }
+
+    async fn pull_whole(
+        &self,
+        reference: &Reference,
+        platform: PlatformChoice,
+        credential: Option<Credential>,
+        sender: &ProgressSender,
+    ) -> Result<()> {
         let options = PullOptions { platform, credential };
         // Nothing keeps removals away meanwhile: a download may take minutes. An image that is removed as soon as it has
         // its name ends the pull with an error, and its layers go with the next removal.
-        let (pulled, _kept) = self.fetch(&reference, &options, &sender).await?;
+        let (pulled, _kept) = self.fetch(reference, &options, sender).await?;
         let mut id = pulled.target.digest.to_string();
         for manifest in &pulled.manifests {
             let image = self.image_for(manifest.clone()).await?;
             id = image.id.to_string();
-            self.unpack(&image, Some(&sender)).await?;
+            self.unpack(&image, Some(sender)).await?;
         }
         sender.send(Progress::status(format!("Digest: {}", pulled.target.digest)));
         let outcome =
@@ -91,7 +109,36 @@ impl Images {
         Ok((pulled?, kept))
     }
 
-    async fn image_for(&self, manifest: brig_images::Descriptor) -> Result<Image> {
+    /// Undoes a pull that failed: the name stands for what it stood for before, and what nothing needs goes.
+    async fn give_back(&self, reference: &Reference, before: Vec<ImageRecord>) {
+        let _alone = self.0.removal.write().await;
+        let name = reference.clone();
+        let undone = self.blocking(move |this| {
+            let store = &this.0.store;
+            let named = |records: &[ImageRecord]| {
+                let mut named = records.iter().filter(|record| is_named(record, &name));
+                named.next().map(|record| record.target.clone())
+            };
+            if let Some(target) = named(&store.images()?) {
+                let is_new = before.iter().all(|record| record.target.digest != target.digest);
+                if is_new && this.names_of(&target.digest)?.len() == 1 {
+                    store.remove(&target.digest)?;
+                } else {
+                    store.untag(&name)?;
+                }
+            }
+            if let Some(target) = named(&before) {
+                store.tag(&name, &target)?;
+            }
+            this.sweep_layers()?;
+            super::remove::collect(this)
+        });
+        if let Err(error) = undone.await {
+            tracing::warn!("undo a failed pull: {}", error.report());
+        }
+    }
+
+    async fn image_for(&self, manifest: Descriptor) -> Result<Image> {
         self.blocking(move |this| this.image_of(&manifest)).await
     }
 
@@ -155,6 +202,16 @@ impl Images {
 fn has_begun(state: &BlobState) -> bool {
     use BlobState::{Complete, Exists, Transferring};
     matches!(state, Transferring { .. } | Complete | Exists)
+}
+
+fn is_named(record: &ImageRecord, name: &Reference) -> bool {
+    record.reference.as_ref().is_some_and(|own| own.to_string() == name.to_string())
+}
+
+/// Puts the image's name before an error that does not tell it.
+fn naming(reference: &Reference, error: Error) -> Error {
+    let name = reference.familiar();
+    if error.report().contains(&name) { error } else { error.context(format!("pull {name}")) }
 }
 
 /// `library/busybox` for the default registry, `host/path` for others.

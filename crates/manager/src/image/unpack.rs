@@ -142,7 +142,15 @@ impl Images {
             writer.commit(Durability::Later)?;
             Ok(())
         };
-        unpacked().map_err(|error| error.context(format!("unpack layer {}", blob.digest)))
+        unpacked().map_err(|error| {
+            let advice = if error.kind() == ErrorKind::Exhausted {
+                let root = self.0.storage.path().display();
+                format!(" below {root}: free space on that file system and try again")
+            } else {
+                String::new()
+            };
+            error.context(format!("unpack layer {}{advice}", blob.digest))
+        })
     }
 
     /// Syncs unpacked layers to disk, without making anybody wait.
