@@ -37,16 +37,24 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// Checks a container or volume name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, a leading slash removed.
 pub(crate) fn parse_container(name: &str) -> Result<&str> {
     let bare = name.strip_prefix('/').unwrap_or(name);
-    let mut bytes = bare.bytes();
-    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest =
-        bare.len() >= 2 && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if first && rest && bare.len() <= NAME_BYTES_MAX {
+    if bare.len() >= 2 && is_plain(bare) {
         return Ok(bare);
     }
     Err(Error::invalid(format!(
         "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
     )))
+}
+
+/// Checks a network name: as a container's, but one letter is enough and there is no slash to remove.
+pub(crate) fn parse_network(name: &str) -> Option<&str> {
+    is_plain(name).then_some(name)
+}
+
+fn is_plain(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && name.len() <= NAME_BYTES_MAX
 }
 
 /// A name for a container that was given none: two words, and a digit when `taken` knows the pair.

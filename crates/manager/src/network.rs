@@ -14,6 +14,7 @@
 mod describe;
 mod dns_server;
 mod guard;
+mod ports;
 mod request;
 mod sandbox;
 
@@ -38,7 +39,8 @@ use crate::models::{
     NetworkCreateResponse, NetworkDisconnectRequest, NetworkInspect, NetworkPruneResponse,
 };
 
-pub(crate) use sandbox::{Joined, check_settings, port_requests};
+pub(crate) use ports::port_requests;
+pub(crate) use sandbox::{Joined, check_settings};
 
 /// All networks of the engine.
 #[derive(Debug, Clone)]

@@ -98,7 +98,7 @@ pub(super) fn parse(request: NetworkCreateRequest) -> Result<NetworkRecord> {
 }
 
 fn check_name(name: &str) -> Result<&str> {
-    let parsed = name::parse_container(name).ok().filter(|parsed| *parsed == name);
+    let parsed = name::parse_network(name);
     let reserved =
         ["bridge", "host", "none", "default"].contains(&name) || name.starts_with("container:");
     match parsed {
