@@ -21,9 +21,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
-    let client = context.client().await.map_err(|error| Failure::with_code(125, error))?;
-    let created = create(context, &client, &arguments.options, true).await;
-    let created = created.map_err(|error| Failure::with_code(125, error))?;
+    // Wrong flags are docker's 125; what the daemon refuses is an ordinary failure, unlike for `run`.
+    arguments.options.body(true).map_err(|error| Failure::with_code(125, error))?;
+    let client = context.client().await?;
+    let created = create(context, &client, &arguments.options, true).await?;
     println!("{}", created.id);
     Ok(Exit::SUCCESS)
 }

@@ -70,7 +70,7 @@ async fn lookup(client: &Client, kinds: &[&str], name: &str, size: bool) -> Resu
     }
     match last {
         Some(error) if kinds.len() == 1 => Err(error.into()),
-        _ => anyhow::bail!("no such object: {name}"),
+        _ => anyhow::bail!("No such object: {name}"),
     }
 }
 

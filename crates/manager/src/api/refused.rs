@@ -3,12 +3,15 @@
 use axum::Router;
 use axum::routing::{any, post, put};
 
+use http::{Method, StatusCode};
+
 use super::App;
 use super::failure::Failure;
+use super::request::Name;
 use super::respond::{Answer, json};
 
 /// Paths, and what they belong to.
-const NOT_BUILT: [(&str, &str); 24] = [
+const NOT_BUILT: [(&str, &str); 23] = [
     ("/build", "the image builder"),
     ("/build/cancel", "the image builder"),
     ("/commit", "committing a container to an image"),
@@ -19,7 +22,6 @@ const NOT_BUILT: [(&str, &str); 24] = [
     ("/containers/{id}/checkpoints", "checkpointing"),
     ("/containers/{id}/checkpoints/{checkpoint}", "checkpointing"),
     ("/plugins", "the plugin system"),
-    ("/plugins/{*path}", "the plugin system"),
     ("/swarm", "swarm mode"),
     ("/swarm/{*path}", "swarm mode"),
     ("/nodes", "swarm mode"),
@@ -41,8 +43,18 @@ pub(super) fn routes() -> Router<App> {
         routes.route(path, any(async || Failure::not_built(what)))
     });
     routes
+        .route("/plugins/{*path}", any(plugin))
         .route("/volumes/{name}", put(async || Failure::not_built("updating a cluster volume")))
         .route("/build/prune", post(build_prune))
+}
+
+/// There is no plugin of any name: `docker inspect` asks for one after everything else, and takes any other refusal for
+/// the reason why it found nothing.
+async fn plugin(method: Method, Name(path): Name) -> Failure {
+    match path.strip_suffix("/json").filter(|_| method == Method::GET) {
+        Some(name) => Failure::new(StatusCode::NOT_FOUND, format!("plugin \"{name}\" not found")),
+        None => Failure::not_built("the plugin system"),
+    }
 }
 
 /// Without a builder there is no build cache, and `docker system prune` asks for this in passing.

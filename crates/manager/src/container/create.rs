@@ -16,7 +16,7 @@ use super::spec::{self, Namespace};
 use super::user::User;
 use super::{Shared, blocking_with, driver, now, publish, put};
 use crate::blocking;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::image::image_config;
 use crate::metadata::{Attachment, ContainerRecord, MountKind};
@@ -67,7 +67,11 @@ async fn create_named(
         incomplete: true,
         ..ContainerRecord::default()
     };
-    let warnings = fill(shared, &mut record, body, &image)?;
+    // Only a missing image may be told as "not found" here: clients answer that by pulling it.
+    let warnings = fill(shared, &mut record, body, &image).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::invalid(error.report()),
+        _ => error,
+    })?;
     validate(shared, &record)?;
     record.parent_layer = shared.images.unpack(&image, None).await?;
     // From here on the record owns what is made, so that a crash leaves nothing without an owner.
