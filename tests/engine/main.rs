@@ -3,6 +3,7 @@
 
 mod crash;
 mod docker_cli;
+mod input;
 mod layers;
 mod limits;
 mod logs;

@@ -11,6 +11,12 @@ fn places(name: &str) -> impl Iterator<Item = PathBuf> {
     hierarchies.map(move |hierarchy| hierarchy.path().join(name)).chain([alone])
 }
 
+/// Where a cgroup called `name` is.
+#[must_use]
+pub fn present(name: &str) -> Vec<PathBuf> {
+    places(name).filter(|place| place.exists()).collect()
+}
+
 /// Removes it and the empty ones beneath it, wherever it is. One that is still in use stays.
 pub fn remove(name: &str) {
     places(name).for_each(|place| remove_tree(&place));

@@ -7,6 +7,7 @@
 )]
 
 mod background;
+mod false_registry;
 mod image;
 mod peer;
 mod registry;
@@ -24,6 +25,7 @@ pub use crate::api::Answer;
 use crate::cgroups;
 use crate::holder::{HOLD, Holder};
 pub use background::Background;
+pub use false_registry::{Content, FalseRegistry};
 pub use image::{busybox, busybox_layer, pack_busybox, pack_image};
 pub use peer::Peer;
 pub use registry::Registry;
@@ -87,6 +89,8 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// A command that brigd is an argument of, such as `strace`.
     pub wrapper: Vec<String>,
+    /// Its root is a file system of its own with room for so many MiB.
+    pub root_mib: Option<u32>,
 }
 
 /// A running engine. Dropping it removes every container, then checks that nothing is left.
@@ -146,6 +150,9 @@ impl Engine {
         fs::write(directory.path().join("config.toml"), config).unwrap();
         let mut hold = Command::new("unshare");
         let holder = Holder::start(hold.args(["--mount", "--net", "--", "sh", "-c", HOLD]));
+        if let Some(size) = setup.root_mib {
+            mount_root(&directory.path().join("root"), holder.id(), size);
+        }
         let daemon = spawn_daemon(directory.path(), holder.id(), &setup);
         let engine = Self { directory, name, holder, daemon, setup };
         engine.wait_until_it_listens();
@@ -369,9 +376,9 @@ impl Engine {
             }
         }
         let mounts = self.on_host(&["cat", "/proc/self/mountinfo"]);
-        leaks.extend(
-            mounts.stdout.lines().filter(|line| line.contains(&directory)).map(str::to_owned),
-        );
+        let own = format!(" {} ", self.path("root").display());
+        let left = |line: &&str| line.contains(&directory) && !line.contains(&own);
+        leaks.extend(mounts.stdout.lines().filter(left).map(str::to_owned));
         let links = self.on_host(&["ip", "-o", "link"]).stdout;
         leaks.extend(links.lines().filter(|line| line.contains("veth")).map(str::to_owned));
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
@@ -412,6 +419,16 @@ impl Setup {
     fn program(&self, name: &str) -> PathBuf {
         self.programs.as_ref().map_or_else(|| program(name), |directory| directory.join(name))
     }
+}
+
+fn mount_root(root: &Path, holder: u32, size_mib: u32) {
+    fs::create_dir(root).unwrap();
+    let mounted = Command::new("nsenter")
+        .arg(format!("--mount=/proc/{holder}/ns/mnt"))
+        .args(["mount", "-t", "tmpfs", "-o", &format!("size={size_mib}m"), "tmpfs"])
+        .arg(root)
+        .status();
+    assert!(mounted.unwrap().success(), "mount a small file system at {}", root.display());
 }
 
 fn spawn_daemon(directory: &Path, holder: u32, setup: &Setup) -> Child {

@@ -89,7 +89,7 @@ pub fn pack_image(archive: &Path, name: &str, layers: &[Vec<u8>]) {
     outer.into_inner().unwrap().flush().unwrap();
 }
 
-fn sha256(data: &[u8]) -> String {
+pub(super) fn sha256(data: &[u8]) -> String {
     use std::fmt::Write as _;
 
     use sha2::Digest as _;
