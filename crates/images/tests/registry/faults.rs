@@ -258,8 +258,8 @@ async fn failures_have_their_kind_and_say_what_to_do() {
         (unknown.host.as_str(), ErrorKind::NotFound, "not known"),
         (&denied.host, ErrorKind::Denied, "need a login"),
         (&artifact.host, ErrorKind::Unsupported, "application/x-chart"),
-        ("127.0.0.1:1", ErrorKind::Unreachable, "127.0.0.1:1: check its name"),
-        ("registry.invalid", ErrorKind::Unreachable, "registry.invalid: check its name"),
+        ("127.0.0.1:1", ErrorKind::Unreachable, "127.0.0.1:1: nothing answers there"),
+        ("registry.invalid", ErrorKind::Unreachable, "registry.invalid: its name is not known"),
     ] {
         let error = pull(&client(), host, &to).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{host}: {error}");

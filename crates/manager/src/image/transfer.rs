@@ -136,6 +136,7 @@ impl Images {
         if let Err(error) = undone.await {
             tracing::warn!("undo a failed pull: {}", error.report());
         }
+        self.sweep_behind();
     }
 
     async fn image_for(&self, manifest: Descriptor) -> Result<Image> {
