@@ -76,7 +76,7 @@ impl FalseRegistry {
             while let Ok((stream, _)) = accepting.accept() {
                 let content = Arc::clone(&content);
                 // A client that leaves is the client's affair.
-                std::thread::spawn(move || drop(serve(stream, &content)));
+                std::thread::spawn(move || drop(serve(&stream, &content)));
             }
         });
         Self { listener, address, thread: Some(thread) }
@@ -97,8 +97,8 @@ impl Drop for FalseRegistry {
     }
 }
 
-fn serve(stream: TcpStream, content: &Content) -> std::io::Result<()> {
-    let mut reader = BufReader::new(&stream);
+fn serve(mut stream: &TcpStream, content: &Content) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut line = first.clone();
@@ -116,12 +116,12 @@ fn serve(stream: TcpStream, content: &Content) -> std::io::Result<()> {
     let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
     let body = found.unwrap_or(&empty);
     write!(
-        &stream,
+        stream,
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: {MANIFEST}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )?;
     if method != "HEAD" {
-        (&stream).write_all(body)?;
+        stream.write_all(body)?;
     }
     Ok(())
 }
