@@ -7,6 +7,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod mounts;
 mod pause;
 mod ps;
 mod run;
@@ -38,7 +39,7 @@ struct Command {
     run: fn(&Global, &mut Parser) -> anyhow::Result<u8>,
 }
 
-const COMMANDS: [&Command; 17] = [
+const COMMANDS: [&Command; 18] = [
     &create::COMMAND,
     &start::COMMAND,
     &run::COMMAND,
@@ -51,6 +52,7 @@ const COMMANDS: [&Command; 17] = [
     &pause::PAUSE,
     &pause::RESUME,
     &update::COMMAND,
+    &mounts::COMMAND,
     &events::COMMAND,
     &spec::COMMAND,
     &features::COMMAND,

@@ -3,6 +3,7 @@
 mod create;
 mod exec;
 mod lifecycle;
+mod mounts;
 mod options;
 
 pub use options::{
@@ -14,11 +15,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Process};
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Mount, Process};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, Hierarchies, Stats};
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::adjust::Change;
 use crate::state::Directory;
 use crate::{notify, resctrl};
 
@@ -258,6 +260,22 @@ impl Container {
             Status::Paused => self.cgroup()?.thaw(),
             status => Err(self.conflict("resume", status)),
         }
+    }
+
+    /// Mounts bind mounts and tmpfs into it while it exists: all of them, or on failure none.
+    ///
+    /// # Errors
+    /// `Unsupported` for other filesystems; `InvalidInput`, `Conflict`, or what the kernel refused.
+    pub fn add_mounts(&self, mounts: &[Mount]) -> Result<()> {
+        self.adjust(mounts, Change::Add)
+    }
+
+    /// Unmounts what is mounted at the destinations of `mounts`, of which nothing else counts.
+    ///
+    /// # Errors
+    /// `InvalidInput` where nothing is mounted; `Conflict` once it has stopped.
+    pub fn remove_mounts(&self, mounts: &[Mount]) -> Result<()> {
+        self.adjust(mounts, Change::Remove)
     }
 
     /// Changes its limits.

@@ -17,6 +17,7 @@
 //! descriptors, filters); it neither allocates nor locks until it execs. What fails there is sent as a step and an
 //! error number ([`message::Failure`]), and the parent, which knows the plan, says it in words.
 
+pub(crate) mod adjust;
 pub(crate) mod agent;
 pub(crate) mod channel;
 pub(crate) mod exec;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use brig_linux::process::{CloneOptions, Cloned, clone3, flags};
 use oci_spec::runtime::LinuxIdMapping;
 
+use super::adjust::{self, AdjustPlan};
 use super::channel::{ChildSide, ParentSide, pair};
 use super::exec::{self, ExecPlan};
 use super::init;
@@ -230,6 +231,31 @@ pub(crate) fn user_namespace(
     let _ = brig_linux::pidfd::wait_child(cloned.pidfd.as_fd());
     released?;
     namespace.map(OwnedFd::from)
+}
+
+/// Mounts into or unmounts from a container.
+///
+/// # Errors
+/// The first step that failed, by its name.
+#[expect(unsafe_code, reason = "a namespace is entered by a process of its own")]
+pub(crate) fn adjust_mounts(plan: &AdjustPlan) -> Result<()> {
+    let (parent, child) = pair()?;
+    let mut fds = plan.descriptors();
+    fds.push(child.as_fd().as_raw_fd());
+    let keep = Keep::new(0, fds);
+    let body = || match keep.apply() {
+        Ok(()) => adjust::run(plan, &child),
+        Err(_) => 1,
+    };
+    let options = CloneOptions { flags: flags::CLEAR_SIGHAND, cgroup: None };
+    // SAFETY: adjust::run works on the prepared plan alone and neither allocates nor locks.
+    let cloned = unsafe { clone3(options, body) }
+        .map_err(|errno| Error::system("make a process to enter the container", errno))?;
+    drop(child);
+    let heard = expect_ready(&parent, plan, || Ok(()));
+    // An embedder that reaps every child may have been faster.
+    let _ = brig_linux::pidfd::wait_child(cloned.pidfd.as_fd());
+    heard.map(drop)
 }
 
 /// Sets a process's oom_score_adj. A value below what the caller has needs CAP_SYS_RESOURCE.

@@ -48,7 +48,12 @@ pub(crate) fn mount(plan: &RootfsPlan, user_namespace: bool) -> Done<Option<Owne
     Ok(proc)
 }
 
-fn mount_step(root: BorrowedFd<'_>, index: usize, step: &RootfsStep) -> Done<Option<OwnedFd>> {
+/// Does one step; answers the procfs that it made.
+pub(crate) fn mount_step(
+    root: BorrowedFd<'_>,
+    index: usize,
+    step: &RootfsStep,
+) -> Done<Option<OwnedFd>> {
     let missing = if step.target_is_file { Missing::File } else { Missing::Directory };
     let target = || {
         let find = if step.target_nofollow { find_or_make_nofollow } else { find_or_make };
@@ -157,14 +162,15 @@ fn make_filesystem(plan: &FilesystemPlan, index: usize) -> Done<OwnedFd> {
 }
 
 /// A path's directory as bytes, and its last name.
-fn split(path: &CStr) -> (&[u8], &CStr) {
+pub(crate) fn split(path: &CStr) -> (&[u8], &CStr) {
     let bytes = path.to_bytes_with_nul();
     let start = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     let name = CStr::from_bytes_with_nul(&bytes[start..]).unwrap_or(c"");
     (&bytes[..start.saturating_sub(1)], name)
 }
 
-fn directory_of(root: BorrowedFd<'_>, directory: &[u8]) -> rustix::io::Result<OwnedFd> {
+/// Opens or makes a directory beneath the root.
+pub(crate) fn directory_of(root: BorrowedFd<'_>, directory: &[u8]) -> rustix::io::Result<OwnedFd> {
     let mut text = [0_u8; 4096];
     text.get_mut(..directory.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(directory);
     let path = CStr::from_bytes_until_nul(&text).map_err(|_| Errno::NAMETOOLONG)?;
