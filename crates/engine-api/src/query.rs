@@ -381,6 +381,12 @@ queries! {
         filters: Filters = "filters",
     }
 
+    /// `GET /volumes/{name}/export`.
+    ExportVolume {
+        /// `none` or `zstd`; none when empty.
+        compression: String = "compression",
+    }
+
     /// `DELETE /volumes/{name}`.
     RemoveVolume {
         /// Succeed when it does not exist.

@@ -14,5 +14,31 @@ mod tar_reader;
 pub use load::{Loaded, load};
 pub use save::{SavedImage, save};
 
+use std::io::{self, Read, Write};
+
+use crate::layer::Bounded;
+
+/// Reads an archive of any kind that may be compressed by gzip or Zstandard, within the limit on expansion.
+///
+/// # Errors
+/// The reader's own.
+pub fn decompress(archive: impl Read) -> io::Result<impl Read> {
+    Bounded::new(archive)
+}
+
+/// Compresses with Zstandard what `write` writes.
+///
+/// # Errors
+/// What `write` reports, and the output's own.
+pub fn compress<E: From<io::Error>>(
+    output: &mut dyn Write,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut encoder = zstd::stream::write::Encoder::new(output, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+    write(&mut encoder)?;
+    encoder.finish()?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

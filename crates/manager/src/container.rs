@@ -32,6 +32,7 @@ mod table;
 mod top;
 mod update;
 mod user;
+mod volumes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -459,7 +460,7 @@ fn stopped_tree(shared: &Shared, record: &ContainerRecord) -> Result<Tree> {
             MountKind::Tmpfs => continue,
             MountKind::Volume => {
                 let name = mount.name.as_deref().unwrap_or_default();
-                shared.storage.volumes().open_content(name)?
+                shared.storage.volumes().open_inside(name, mount.subpath.as_ref())?
             }
             MountKind::Bind => {
                 let missing = brig_storage::MissingSource::Refuse;

@@ -1,9 +1,11 @@
 //! Volumes: kept by the storage library, counted here by the containers that use them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::sync::Arc;
 
-use brig_storage::{Storage, VolumeRequest};
+use brig_images::archive;
+use brig_storage::{Storage, VolumeRequest, WriteOptions};
 use time::format_description::well_known::Rfc3339;
 
 use crate::blocking;
@@ -17,6 +19,7 @@ use crate::models::{
     VolumeScopeEnum,
 };
 use crate::name;
+use crate::stream::{self, ByteStream};
 
 /// The label of a volume that was made without a name.
 const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
@@ -147,6 +150,57 @@ impl Volumes {
             })
         });
         describe(volume.await?)
+    }
+
+    /// All files of a volume, as a tar archive, plain or compressed by `zstd`: what they are while it is read, container or not.
+    ///
+    /// # Errors
+    ///
+    /// It does not exist.
+    pub async fn export(&self, volume: &str, compression: &str) -> Result<ByteStream> {
+        let is_compressed = match compression {
+            "" | "none" => false,
+            "zstd" => true,
+            other => {
+                let problem = format!("compression {other:?} is not built; use none or zstd");
+                return Err(Error::unsupported(problem));
+            }
+        };
+        self.inspect(volume).await?;
+        let (storage, name) = (Arc::clone(&self.storage), volume.to_owned());
+        let tree = blocking::run(move || storage.volumes().tree(&name).map_err(Error::from));
+        let tree = tree.await?;
+        Ok(stream::written(move |mut writer| {
+            if is_compressed {
+                let export = |mut inner: &mut dyn Write| {
+                    tree.export(&mut inner).map_err(std::io::Error::other)
+                };
+                return archive::compress(writer, export)
+                    .map_err(|source| Error::io("export the volume", source));
+            }
+            tree.export(&mut writer).map_err(Error::from)
+        }))
+    }
+
+    /// Extracts a tar archive, compressed or not, over what a volume has.
+    ///
+    /// # Errors
+    ///
+    /// It does not exist, or the archive is malformed; what was extracted before that stays.
+    pub async fn import(&self, volume: &str, body: ByteStream) -> Result<()> {
+        self.inspect(volume).await?;
+        let (storage, name) = (Arc::clone(&self.storage), volume.to_owned());
+        let mut reader = stream::reader(body);
+        blocking::run(move || {
+            let context = || format!("import into volume {name}");
+            let tree = storage.volumes().tree(&name)?;
+            let mut plain =
+                archive::decompress(&mut reader).map_err(|source| Error::io(context(), source))?;
+            tree.write_tar("/", &mut plain, &WriteOptions::default())
+                .map_err(|source| Error::from(source).context(context()))?;
+            Ok(())
+        })
+        .await
     }
 
     /// Removes a volume that no container uses.

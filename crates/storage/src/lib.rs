@@ -64,4 +64,4 @@ pub use snapshot::{
 pub use store::Storage;
 pub use tarball::Limits;
 pub use tree::{Attachment, PathStat, Tree, WriteOptions};
-pub use volume::{Volume, VolumeRequest, Volumes};
+pub use volume::{Volume, VolumeRequest, Volumes, withdraw};

@@ -12,12 +12,12 @@
 //! Volume names start with a letter or digit, so ours with a dot cannot collide. How many containers use a volume is the
 //! caller's knowledge; it must not remove one in use.
 
+mod content;
 mod options;
 mod populate;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +29,8 @@ use time::OffsetDateTime;
 
 use crate::durable::{private_directory, read_record, sync_directory, write_record};
 use crate::error::{Attempt, Error, ErrorKind, Result};
+
+pub use content::withdraw;
 
 use options::VolumeMount;
 
@@ -187,19 +189,6 @@ impl Volumes {
             labels: record.labels,
             created: record.created,
         })
-    }
-
-    /// Opens a volume's directory, for [`crate::Attachment`]; see [`Volumes::mount`] for one with options.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub fn open_content(&self, name: &str) -> Result<OwnedFd> {
-        self.inspect(name)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        self.shared
-            .root
-            .open_beneath(Path::new(name).join("_data"), flags, Mode::empty())
-            .attempt(|| format!("open volume {name}"))
     }
 
     /// Removes a volume and its content.

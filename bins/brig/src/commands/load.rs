@@ -1,9 +1,9 @@
 //! `brig load`.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, bail};
 use brig_engine_api::client::Upload;
 use brig_engine_api::query;
 
@@ -23,19 +23,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
-    let upload = match &arguments.input {
-        Some(path) => {
-            let file = tokio::fs::File::open(path).await;
-            Upload::from_reader(file.with_context(|| format!("open {}", path.display()))?)
-        }
-        None if std::io::stdin().is_terminal() => {
-            return Err(anyhow::anyhow!(
-                "standard input is a terminal: give the archive with -i or by redirection"
-            )
-            .into());
-        }
-        None => Upload::from_reader(tokio::io::stdin()),
-    };
+    let upload = archive_upload(arguments.input.as_deref()).await?;
     let query = query::LoadImages { quiet: arguments.quiet, platform: None };
     let stream = context.client().await?.load_images(&query, upload).await?;
     let show = if arguments.quiet { Show::Nothing } else { Show::Progress };
@@ -44,4 +32,18 @@ pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome 
         messages.into_iter().filter_map(|message| message.stream).for_each(|line| print!("{line}"));
     }
     Ok(Exit::SUCCESS)
+}
+
+/// An archive from a file, or from standard input.
+pub(crate) async fn archive_upload(input: Option<&Path>) -> Result<Upload> {
+    match input {
+        Some(path) => {
+            let file = tokio::fs::File::open(path).await;
+            Ok(Upload::from_reader(file.with_context(|| format!("open {}", path.display()))?))
+        }
+        None if std::io::stdin().is_terminal() => {
+            bail!("standard input is a terminal: give the archive with -i or by redirection")
+        }
+        None => Ok(Upload::from_reader(tokio::io::stdin())),
+    }
 }

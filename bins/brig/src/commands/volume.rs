@@ -22,6 +22,8 @@ commands! {
     /// The commands of volumes.
     Command {
         Create => create,
+        Export => export,
+        Import => import,
         Inspect => inspect::volume,
         #[command(visible_alias = "list")]
         Ls => ls,
@@ -61,6 +63,66 @@ mod create {
             cluster_volume_spec: None,
         };
         println!("{}", context.client().await?.create_volume(&request).await?.name);
+        Ok(Exit::SUCCESS)
+    }
+}
+
+mod export {
+    use std::path::PathBuf;
+
+    use brig_engine_api::query;
+
+    use super::{Context, Outcome};
+    use crate::commands::export::write_stream;
+    use crate::exit::Exit;
+
+    /// Write a volume's files to a tar archive. Files that containers change meanwhile are archived as they are read
+    #[derive(Debug, clap::Args)]
+    pub(crate) struct Arguments {
+        /// Archive to write instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Compress the archive
+        #[arg(long, value_name = "METHOD", default_value = "none", value_parser = ["none", "zstd"])]
+        compression: String,
+        /// The volume
+        volume: String,
+    }
+
+    pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
+        let client = context.client().await?;
+        let query = query::ExportVolume { compression: arguments.compression };
+        let (volume, output) = (arguments.volume, arguments.output);
+        let open = async || client.export_volume(&volume, &query).await;
+        write_stream(output.as_deref(), open).await?;
+        Ok(Exit::SUCCESS)
+    }
+}
+
+mod import {
+    use std::path::PathBuf;
+
+    use super::{Context, Outcome, VolumeCreateRequest};
+    use crate::commands::load::archive_upload;
+    use crate::exit::Exit;
+
+    /// Extract a tar archive, plain or compressed, into a volume, which is made where it is missing; other files stay
+    #[derive(Debug, clap::Args)]
+    pub(crate) struct Arguments {
+        /// Archive to read instead of standard input
+        #[arg(short, long, value_name = "FILE")]
+        input: Option<PathBuf>,
+        /// The volume
+        volume: String,
+    }
+
+    pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
+        let upload = archive_upload(arguments.input.as_deref()).await?;
+        let client = context.client().await?;
+        let name = Some(arguments.volume.clone());
+        let request = VolumeCreateRequest { name, ..VolumeCreateRequest::default() };
+        client.create_volume(&request).await?;
+        client.import_volume(&arguments.volume, upload).await?;
         Ok(Exit::SUCCESS)
     }
 }

@@ -1,7 +1,7 @@
 //! Volumes.
 
 use super::request::segment;
-use super::{Client, Result};
+use super::{ByteStream, Client, Result, Upload};
 use crate::models::{Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse};
 use crate::query;
 
@@ -32,6 +32,27 @@ impl Client {
     /// [`Conflict`](super::ErrorKind::Conflict), [`InvalidInput`](super::ErrorKind::InvalidInput).
     pub async fn create_volume(&self, body: &VolumeCreateRequest) -> Result<Volume> {
         self.post("/volumes/create").json(body).answer().await
+    }
+
+    /// `GET /volumes/{name}/export`: the files of a volume as a tar archive. Only Brig has it.
+    ///
+    /// # Errors
+    /// [`NotFound`](super::ErrorKind::NotFound).
+    pub async fn export_volume(
+        &self,
+        name: &str,
+        query: &query::ExportVolume,
+    ) -> Result<ByteStream> {
+        self.get(volume(name) + "/export").query(query).bytes().await
+    }
+
+    /// `POST /volumes/{name}/import`: extracts a tar archive, plain or compressed by gzip or zstd, over what the volume
+    /// has. Only Brig has it.
+    ///
+    /// # Errors
+    /// [`NotFound`](super::ErrorKind::NotFound); [`InvalidInput`](super::ErrorKind::InvalidInput) for a bad archive.
+    pub async fn import_volume(&self, name: &str, archive: Upload) -> Result<()> {
+        self.post(volume(name) + "/import").upload(archive, "application/x-tar").done().await
     }
 
     /// `DELETE /volumes/{name}`.

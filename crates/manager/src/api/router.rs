@@ -90,5 +90,8 @@ fn network_and_volume_routes() -> Router<App> {
         .route("/volumes", get(volumes::list))
         .route("/volumes/create", post(volumes::create))
         .route("/volumes/prune", post(volumes::prune))
+        // Only Brig has these two.
+        .route("/volumes/{name}/export", get(volumes::export))
+        .route("/volumes/{name}/import", post(volumes::import))
         .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
 }

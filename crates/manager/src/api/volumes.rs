@@ -1,5 +1,6 @@
 //! Endpoints of volumes.
 
+use axum::body::Body;
 use axum::extract::State;
 use brig_engine_api::models::VolumeCreateRequest;
 use brig_engine_api::query;
@@ -7,8 +8,8 @@ use http::StatusCode;
 
 use super::App;
 use super::legacy;
-use super::request::{Json, Name, Params};
-use super::respond::{Answer, complete, empty, json, json_response};
+use super::request::{Json, Name, Params, byte_stream};
+use super::respond::{Answer, bytes, complete, empty, json, json_response};
 
 pub(super) async fn list(
     State(app): State<App>,
@@ -38,6 +39,21 @@ pub(super) async fn remove(
     Params(query): Params<query::RemoveVolume>,
 ) -> Answer {
     complete(async move { app.engine.volumes.remove(&name, query.force).await }).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn export(
+    State(app): State<App>,
+    Name(name): Name,
+    Params(query): Params<query::ExportVolume>,
+) -> Answer {
+    let archive = app.engine.volumes.export(&name, &query.compression).await?;
+    Ok(bytes("application/x-tar", archive))
+}
+
+pub(super) async fn import(State(app): State<App>, Name(name): Name, body: Body) -> Answer {
+    let archive = byte_stream(body);
+    complete(async move { app.engine.volumes.import(&name, archive).await }).await?;
     empty(StatusCode::NO_CONTENT)
 }
 

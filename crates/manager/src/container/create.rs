@@ -237,7 +237,10 @@ async fn copy_up(shared: &Arc<Shared>, record: &ContainerRecord) -> Result<()> {
     let wanted: Vec<(String, String)> = record
         .mounts
         .iter()
-        .filter(|mount| mount.kind == MountKind::Volume && !mount.no_copy)
+        // A part of a volume is there already, or the start fails.
+        .filter(|mount| {
+            mount.kind == MountKind::Volume && !mount.no_copy && mount.subpath.is_empty()
+        })
         .map(|mount| (mount.name.clone().unwrap_or_default(), mount.destination.clone()))
         .collect();
     if wanted.is_empty() {

@@ -26,11 +26,11 @@ use tokio::sync::oneshot;
 
 use super::requests::RemoveOptions;
 use super::spec::{self, Namespace};
-use super::{Shared, files, log_driver, runtime, shims};
+use super::{Shared, files, log_driver, runtime, shims, volumes};
 use crate::blocking;
 use crate::error::{Error, ErrorKind, Failures, Result};
 use crate::failpoint;
-use crate::metadata::{ContainerRecord, MountKind, Write};
+use crate::metadata::{ContainerRecord, Write};
 use crate::network::Joined;
 use crate::shim_client::{Exit, Shim, ShimPlace};
 
@@ -187,7 +187,7 @@ async fn prepare(
         let directory = shared.config.root.join("containers").join(&record.id);
         make_directory(&directory)?;
         let files = files::write(&directory, &record, &hosts, &resolv)?;
-        let record = present_mounts(&shared, record)?;
+        let record = volumes::present(&shared, record)?;
         let user = super::resolve_user(&shared, &record)?;
         let input = spec::Input {
             record: &record,
@@ -235,28 +235,6 @@ fn shared_namespace(shared: &Shared, mode: Option<&str>, kind: &str) -> Result<N
             }
         },
     }
-}
-
-/// Makes the sources of volumes and binds present; returns the record with their paths on the host.
-fn present_mounts(shared: &Shared, mut record: ContainerRecord) -> Result<ContainerRecord> {
-    for mount in &mut record.mounts {
-        match mount.kind {
-            MountKind::Volume => {
-                let name = mount.name.as_deref().unwrap_or_default();
-                mount.source = shared.storage.volumes().mount(name)?.display().to_string();
-            }
-            MountKind::Bind => {
-                let missing = if mount.create_source {
-                    brig_storage::MissingSource::CreateDirectory
-                } else {
-                    brig_storage::MissingSource::Refuse
-                };
-                brig_storage::resolve_bind(Path::new(&mount.source), missing)?;
-            }
-            MountKind::Tmpfs => {}
-        }
-    }
-    Ok(record)
 }
 
 fn write_bundle(bundle: &Path, spec: &oci_spec::runtime::Spec) -> Result<()> {
@@ -399,18 +377,8 @@ pub(crate) async fn tear_down(
     failures.note(failpoint::hit("task-deleted"));
     failures.note(shared.networks.release(record).await);
     failures.note(failpoint::hit("network-released"));
-    let (again, id) = (Arc::clone(shared), record.id.clone());
-    let volumes: Vec<String> =
-        record.mounts.iter().filter_map(|mount| mount.name.clone()).collect();
-    let cleaned = blocking::run(move || {
-        let mut failures = Failures::default();
-        for volume in
-            volumes.iter().filter(|volume| !again.volumes.is_mounted_for_others(volume, &id))
-        {
-            failures.note(again.storage.volumes().unmount(volume).map_err(Error::from));
-        }
-        failures.into_result("unmount the container's volumes")
-    });
+    let (again, left) = (Arc::clone(shared), record.clone());
+    let cleaned = blocking::run(move || volumes::withdraw(&again, &left));
     failures.note(cleaned.await);
     failures.into_result(&format!("tear down container {}", record.id))
 }

@@ -119,6 +119,8 @@ pub(crate) struct MountRecord {
     pub(crate) non_recursive: bool,
     /// The volume was made for this container and goes with it (`rm -v`, `--rm`).
     pub(crate) anonymous: bool,
+    /// The path inside the volume that the container gets; empty for all of it.
+    pub(crate) subpath: String,
     /// Do not copy the image's files into the new volume.
     pub(crate) no_copy: bool,
     /// Labels and options for the volume, if it has to be made.

@@ -130,3 +130,69 @@ fn options_are_mounted_while_in_use() {
     volumes.remove("b").unwrap();
     assert!(source.join("kept").exists());
 }
+
+#[test]
+fn a_part_of_a_volume_stays_inside_and_is_withdrawn_without_a_scratch() {
+    let (directory, storage) = storage();
+    let volume = storage.volumes().create(&request("v", &[])).unwrap();
+    let outside = directory.path().join("outside");
+    fs::create_dir_all(volume.mountpoint.join("a/b")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(volume.mountpoint.join("a/b/file"), "kept").unwrap();
+    std::os::unix::fs::symlink(&outside, volume.mountpoint.join("out")).unwrap();
+    std::os::unix::fs::symlink("a/b", volume.mountpoint.join("link")).unwrap();
+    let place = directory.path().join("place");
+    let present = |subpath: &str| storage.volumes().present("v", subpath.as_ref(), &place);
+    for (subpath, kind) in [
+        ("../..", ErrorKind::InvalidInput),
+        ("/a", ErrorKind::InvalidInput),
+        ("absent", ErrorKind::NotFound),
+        // Beneath the volume there is no such path.
+        ("out", ErrorKind::NotFound),
+    ] {
+        assert_eq!(present(subpath).unwrap_err().kind(), kind, "{subpath}");
+        assert!(!place.exists());
+    }
+    for (subpath, file) in [("a/b", "file"), ("link", "file"), ("a", "b/file"), (".", "a/b/file")] {
+        present(subpath).unwrap();
+        assert_eq!(fs::read(place.join(file)).unwrap(), b"kept", "{subpath}");
+    }
+    // What is at the name later is not what is bound.
+    present("a/b").unwrap();
+    fs::rename(volume.mountpoint.join("a"), volume.mountpoint.join("moved")).unwrap();
+    assert_eq!(fs::read(place.join("file")).unwrap(), b"kept");
+    present("moved/b/file").unwrap();
+    assert_eq!(fs::read(&place).unwrap(), b"kept");
+    for _ in 0..2 {
+        brig_storage::withdraw(&place).unwrap();
+        assert!(!place.exists());
+    }
+    assert_eq!(fs::read(volume.mountpoint.join("moved/b/file")).unwrap(), b"kept");
+    // Something else at the place is not removed with what is in it.
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("x"), "").unwrap();
+    assert!(brig_storage::withdraw(&place).is_err());
+    assert!(place.join("x").exists());
+}
+
+#[test]
+fn a_volume_is_archived_and_filled_from_archives() {
+    let (_directory, storage) = storage();
+    for (name, options) in
+        [("plain", &[][..]), ("other", &[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m")])]
+    {
+        storage.volumes().create(&request(name, options)).unwrap();
+        let tree = storage.volumes().tree(name).unwrap();
+        let archive = Archive::new().directory("d/", 0o750).file("d/f", "x").finish();
+        tree.write_tar("/", &mut archive.as_slice(), &brig_storage::WriteOptions::default())
+            .unwrap();
+        let mut bytes = Vec::new();
+        tree.export(&mut bytes).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let entries = archive.entries().unwrap().map(|entry| entry.unwrap());
+        let names: Vec<String> =
+            entries.map(|entry| entry.path().unwrap().display().to_string()).collect();
+        assert!(names.contains(&"d/f".to_owned()), "{name}: {names:?}");
+        storage.volumes().remove(name).unwrap();
+    }
+}

@@ -207,8 +207,13 @@ fn bind_options(mount: &Mount, record: &mut MountRecord) -> Result<()> {
 
 fn volume_options(mount: &Mount, record: &mut MountRecord) -> Result<()> {
     let Some(options) = &mount.volume_options else { return Ok(()) };
-    if options.subpath.as_deref().is_some_and(|path| !path.is_empty()) {
-        return Err(Error::unsupported("volume option Subpath is not built"));
+    record.subpath = options.subpath.clone().unwrap_or_default();
+    let leaves = |part: &str| part == "..";
+    if record.subpath.starts_with('/') || record.subpath.split('/').any(leaves) {
+        return Err(Error::invalid(format!(
+            "invalid volume subpath '{}': it must be a relative path within the volume",
+            record.subpath
+        )));
     }
     record.no_copy = options.no_copy == Some(true);
     record.volume_labels = options.labels.clone().unwrap_or_default().into_iter().collect();
