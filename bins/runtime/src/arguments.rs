@@ -73,7 +73,7 @@ pub(crate) const FLAGS: [(&str, &str); 8] = [
     ("--log-format text|json", "how lines of that file look (default: text)"),
     ("--debug", "accepted for compatibility"),
     ("--systemd-cgroup", "have systemd make cgroups; cgroupsPath is SLICE:PREFIX:NAME"),
-    ("--rootless true|false|auto", "go on without cgroups where the caller may make none"),
+    ("--rootless false|auto", "accepted for compatibility; containers need root"),
     ("-v, --version", "print the version"),
     ("-h, --help", "print this text"),
 ];
@@ -128,8 +128,10 @@ pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
             }
             Some(Arg::Long("rootless")) => {
                 let value = parser.value()?.string()?;
-                if !matches!(value.as_str(), "true" | "false" | "auto") {
-                    bail!("unknown value {value:?} of --rootless: true, false or auto");
+                match value.as_str() {
+                    "false" | "auto" => {}
+                    "true" => bail!("--rootless true is not supported: containers need root"),
+                    _ => bail!("unknown value {value:?} of --rootless: false or auto"),
                 }
             }
             Some(Arg::Long("version") | Arg::Short('v')) => return Ok(Parsed::Print(version())),
@@ -143,6 +145,16 @@ pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
 
 fn is_command(argument: &OsStr) -> bool {
     argument.to_str().is_some_and(|text| !text.starts_with('-'))
+}
+
+/// Says what stands behind a refusal by the system, where the caller is not root.
+pub(crate) fn explain_rootless<T>(result: brig_runtime::Result<T>) -> anyhow::Result<T> {
+    match result {
+        Err(error) if !rustix::process::geteuid().is_root() => {
+            Err(anyhow::Error::from(error).context("containers without root are not supported"))
+        }
+        other => Ok(other?),
+    }
 }
 
 /// A flag without value, which may still be given as `--flag=true`; whether it is on.

@@ -40,6 +40,8 @@ const CASES: &[Case] = &[
     same("--frobnicate"),
     same("--log-format xml list"),
     differs("--rootless maybe list", "a value that means nothing is refused"),
+    differs("--rootless true list", "containers without root are not supported"),
+    same("--rootless auto list"),
     same("state"),
     same("state x y"),
     same("state a/b"),

@@ -5,6 +5,7 @@
 
 mod bundle;
 mod compare;
+mod events;
 mod mounts;
 mod notify;
 mod passed_on;
