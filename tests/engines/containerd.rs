@@ -184,6 +184,30 @@ fn a_container_outlives_containerd_and_its_exit_code_waits() {
     containerd.0.kill_daemon();
 }
 
+#[test]
+fn a_logger_by_containerd_s_contract_gets_what_a_container_writes() {
+    let Some(containerd) = Containerd::start("logger") else { return };
+    let logger = containerd.0.path("logger");
+    let script = "#!/bin/sh\ncd \"$2\"\necho \"$CONTAINER_ID $CONTAINER_NAMESPACE\" > told\nexec 5>&-\n\
+                  cat <&3 > logged &\ncat <&4 > errors\nwait\necho > done\n";
+    fs::write(&logger, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&logger, executable).unwrap();
+    let directory = logger.parent().unwrap().display().to_string();
+    let uri = format!("binary://{}?to={directory}", logger.display());
+    let options = [&RUNTIME[..], &["--log-uri", &uri]].concat();
+    containerd.run_detached(&options, "logged", "seq 1000; echo oops >&2; exit 3");
+    containerd.0.until("the logger ends", || logger.with_file_name("done").exists());
+    assert_eq!(containerd.0.read("told"), format!("logged {}\n", containerd.0.name));
+    let logged = containerd.0.read("logged");
+    assert!(logged.ends_with("\n1000\n") && logged.lines().count() == 1000, "{logged}");
+    assert_eq!(containerd.0.read("errors"), "oops\n");
+    containerd.0.until("the task stops", || containerd.status("logged") == "STOPPED");
+    let deleted = containerd.ctr(&["task", "delete", "logged"]);
+    assert!(deleted.stderr.contains("exit code 3"), "{deleted:?}");
+    let _ = containerd.ctr(&["container", "delete", "logged"]).success();
+}
+
 /// Runs what there is to see of a runtime program below the shim for runc.
 fn drive(containerd: &Containerd, program: &str) {
     let binary = ["--runc-binary", program];
