@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
@@ -47,6 +48,17 @@ impl ParentSide {
             Ok((length, fds)) => {
                 Ok(Message::decode(&buffer[..length]).map(|message| (message, fds)))
             }
+            Err(errno) => Err(Error::system("hear from the new process", errno)),
+        }
+    }
+
+    /// The message that was sent already, as [`Self::receive`]; `None` when there is none. Never waits.
+    pub(crate) fn receive_sent(&self) -> Result<Option<(Message, Vec<OwnedFd>)>> {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match rustix::io::retry_on_intr(|| poll(&mut fds, Some(&now))) {
+            Ok(0) => Ok(None),
+            Ok(_) => self.receive(),
             Err(errno) => Err(Error::system("hear from the new process", errno)),
         }
     }

@@ -136,10 +136,10 @@ fn through_intermediate(
     let intermediate =
         unsafe { clone3(options, body) }.at(Step::Clone).map_err(SpawnError::Step)?;
     drop(child);
-    let heard = parent.receive();
-    // An embedder that reaps every child may have been faster.
+    // It ends by itself once it has reported. An end of file would not tell that it was killed: the process that it made
+    // has the socket too, and waits for us. An embedder that reaps every child may have been faster.
     let _ = brig_linux::pidfd::wait_child(intermediate.pidfd.as_fd());
-    match heard? {
+    match parent.receive_sent()? {
         Some((Message::Made(pid), fds)) => {
             let pidfd = fds.into_iter().next().ok_or_else(silent)?;
             Ok(Spawned { pid, pidfd, channel: parent })
@@ -363,5 +363,30 @@ pub(crate) fn expect_ready(
             Some((Message::Failed(failure), _)) => return Err(explain(&failure, names)),
             Some((Message::Made(_), _)) | None => return Err(silent()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The process that it made waits for a caller that waits for the intermediate, unless the caller looks who is left.
+    #[test]
+    #[expect(unsafe_code, reason = "makes what through_intermediate makes")]
+    fn a_killed_intermediate_keeps_nobody_waiting() {
+        let (parent, child) = pair().unwrap();
+        let keep = Keep::new(0, vec![child.as_fd().as_raw_fd()]);
+        let sibling = CloneOptions { flags: flags::PARENT, cgroup: None };
+        let make = |child: &ChildSide| {
+            // SAFETY: the child waits for one byte and exits.
+            let cloned = unsafe { clone3(sibling, || i32::from(child.wait().is_ok())) };
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+            cloned
+        };
+        let spawned = through_intermediate(parent, child, &keep, || Ok(()), make);
+        assert!(matches!(spawned, Err(SpawnError::Own(_))), "{spawned:?}");
     }
 }
