@@ -160,3 +160,59 @@ fn finish_log(engine: &Engine, shared: &Path) -> Option<i32> {
     assert_eq!(code, docker.0);
     code
 }
+
+/// Kills the shims of an engine that is down, and with them their containers, as a power cut would.
+fn kill_shims(engine: &Engine) {
+    let bundles = engine.path("state").to_string_lossy().into_owned();
+    let shims = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        processes.filter_map(|process| {
+            let line = fs::read_to_string(process.path().join("cmdline")).ok()?;
+            let ours = line.contains("containerd-shim-brig") && line.contains(&bundles);
+            ours.then(|| process.file_name().to_string_lossy().into_owned())
+        })
+    };
+    for pid in shims() {
+        let _ = engine.on_host(&["kill", "-9", &pid]);
+    }
+    eventually("the end of the shims", || (shims().count() == 0).then_some(()));
+}
+
+#[test]
+fn containers_start_with_the_engine_after_those_they_need() {
+    let Some(mut engine) = Engine::start("boot") else { return };
+    engine.load_busybox();
+    let create = |name: &str, options: &[&str]| {
+        let run = ["run", "-d", "--name", name, "--restart", "always"];
+        let _ = engine.docker(&[&run, options, &["busybox", "sleep", "1000"]].concat()).success();
+    };
+    create("base", &["-v", "/data"]);
+    create("side", &["--network", "container:base"]);
+    create("borrower", &["--volumes-from", "base:ro", "--pid", "container:side"]);
+    let mut names = vec!["base".to_owned(), "side".to_owned(), "borrower".to_owned()];
+    for number in 0..6 {
+        let name = format!("link-{number}");
+        create(&name, &["--network", "none", "--pid", &format!("container:{}", names[number + 2])]);
+        names.push(name);
+    }
+    let _ = engine.docker(&["run", "-d", "--name", "still", "busybox", "sleep", "1000"]).success();
+    engine.crash();
+    kill_shims(&engine);
+    engine.restart();
+    let state = "{{.State.Status}} {{.RestartCount}}";
+    for name in &names {
+        // Once each: had one been tried too early, its count would say so.
+        eventually(name, || engine.inspect(name, state).starts_with("running").then_some(()));
+        assert_eq!(engine.inspect(name, state), "running 1", "{name}: {}", engine.log());
+    }
+    assert_eq!(engine.inspect("still", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    let links = |name: &str, kind: &str| {
+        engine.docker(&["exec", name, "readlink", &format!("/proc/self/ns/{kind}")]).success()
+    };
+    assert_eq!(links("side", "net"), links("base", "net"));
+    assert_eq!(links("link-5", "pid"), links("side", "pid"));
+    // Those who share a process namespace must go before its holder.
+    for name in names.iter().rev() {
+        let _ = engine.docker(&["rm", "-f", name]).success();
+    }
+}

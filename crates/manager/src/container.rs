@@ -8,6 +8,7 @@
 mod adopt;
 mod archive;
 mod attach;
+mod boot;
 mod create;
 mod driver;
 mod exec;
@@ -109,7 +110,7 @@ impl Containers {
 
     /// Starts what the restart policies want started when the engine comes up.
     pub(crate) async fn start_by_policy(&self) {
-        adopt::start_by_policy(&self.0).await;
+        boot::start_by_policy(&self.0).await;
     }
 
     /// Ends the tasks; containers keep running.

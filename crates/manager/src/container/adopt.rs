@@ -207,23 +207,6 @@ fn note_exit(record: &mut ContainerRecord, exit: Exit) {
     state.phase = if restarts { Phase::Restarting } else { Phase::Exited };
 }
 
-/// Starts what the restart policies want started when the engine comes up.
-pub(super) async fn start_by_policy(shared: &Arc<Shared>) {
-    for view in shared.table.views() {
-        let record = &view.record;
-        let policy = Policy::parse(record.host_config.restart_policy.as_ref()).unwrap_or_default();
-        let started_before =
-            record.state.phase == Phase::Exited && !record.state.started_at.is_empty();
-        if !started_before || !policy.starts_with_engine(record.state.stopped_by_hand) {
-            continue;
-        }
-        let Ok(handle) = shared.table.find(&record.id) else { continue };
-        if let Err(error) = handle.ask(|reply| super::Request::Start { reply }).await {
-            tracing::warn!(container = %record.id, "start with the engine: {}", error.report());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

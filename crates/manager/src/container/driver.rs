@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::boot;
 use super::health::{self, Probe};
 use super::lifecycle::{self, Live};
 use super::requests::{Outcome, RemoveOptions, StopOptions};
@@ -42,6 +43,10 @@ type Reply<T> = oneshot::Sender<Result<T>>;
 pub(crate) enum Request {
     Start {
         reply: Reply<Outcome>,
+    },
+    /// Start it if that is due when the engine comes up.
+    StartWithEngine {
+        reply: Reply<()>,
     },
     Stop {
         options: StopOptions,
@@ -154,12 +159,9 @@ pub(crate) fn spawn(shared: &Arc<Shared>, record: ContainerRecord, live: Option<
     };
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
-        match live {
-            Some(live) => driver.follow(live),
-            None if driver.record.state.phase == Phase::Restarting => {
-                driver.restart_at = Some(Instant::now());
-            }
-            None => {}
+        // One that waits for its restart is started with the engine, in its turn.
+        if let Some(live) = live {
+            driver.follow(live);
         }
         driver.run().await;
     });
@@ -188,6 +190,9 @@ impl Driver {
     async fn handle(&mut self, request: Request) {
         match request {
             Request::Start { reply } => answer(reply, self.start_by_hand().await),
+            Request::StartWithEngine { reply } => {
+                answer(reply, self.start_with_engine().await);
+            }
             Request::Stop { options, reply } => self.stop(&options, reply, false).await,
             Request::Restart { options, reply } => self.stop(&options, reply, true).await,
             Request::Kill { signal, reply } => answer(reply, self.kill(signal.as_deref()).await),
@@ -247,6 +252,18 @@ impl Driver {
         self.record.state.restart_count = 0;
         self.back_off = BackOff::default();
         self.start().await.map(|()| Outcome::Changed)
+    }
+
+    /// Somebody may have stopped it since that was asked for.
+    async fn start_with_engine(&mut self) -> Result<()> {
+        if !boot::is_due(&self.record) {
+            return Ok(());
+        }
+        if self.record.state.phase == Phase::Restarting {
+            self.start_by_policy().await;
+            return Ok(());
+        }
+        self.start_by_hand().await.map(drop)
     }
 
     async fn start_by_policy(&mut self) {
