@@ -1,4 +1,5 @@
 //! What survives a brigd that is killed.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
 use std::path::Path;

@@ -1,29 +1,25 @@
-//! The real docker command line does with brigd what it does with dockerd.
+//! The real docker command line does with brigd what it does with dockerd: what scripts read and test, that is, columns,
+//! templates, messages and exit codes.
 
-use rustix::process::Signal;
-use support::engine::{Background, Engine, Registry, eventually};
+mod containers;
+mod copying;
+mod images;
+mod networks;
+mod system;
+mod volumes;
 
-#[test]
-fn a_pull_that_takes_long_keeps_nobody_waiting() {
-    let Some(engine) = Engine::start("slow-pull") else { return };
-    let Some(registry) = Registry::start(&engine, "slow-pull") else { return };
-    engine.load_busybox();
-    let name = registry.image("busybox");
-    let _ = engine.docker(&["tag", "busybox", &name]).success();
-    let _ = engine.docker(&["push", &name]).success();
-    let _ = engine.docker(&["rmi", &name]).success();
-    let _ = engine.docker(&["tag", "busybox", "other"]).success();
-    registry.server.signal(Signal::STOP);
-    let mut pull = Background::start(engine.docker_command(&["pull", &name]));
-    eventually("the connection to the registry", || {
-        let connections = engine.on_host(&["ss", "-tn", "state", "established"]).success();
-        connections.contains(":5000").then_some(())
-    });
-    assert_eq!(engine.docker(&["rmi", "other"]).code, Some(0));
-    assert!(engine.docker(&["images"]).success().contains("busybox"));
-    assert_eq!(engine.docker(&["run", "--rm", "busybox", "echo", "hi"]).success(), "hi");
-    registry.server.signal(Signal::CONT);
-    let (code, output) = pull.finish();
-    assert_eq!(code, Some(0), "{output}");
-    assert!(engine.docker(&["images", "-q", &name]).success().len() == 12);
+use support::engine::Outcome;
+
+/// Whether a text is a full identifier.
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Checks that a command failed with this code, and that its message holds each of these texts.
+#[track_caller]
+fn refused(outcome: &Outcome, code: i32, texts: &[&str]) {
+    assert_eq!(outcome.code, Some(code), "{outcome:?}");
+    for text in texts {
+        assert!(outcome.stderr.contains(text), "{text:?} is not in {outcome:?}");
+    }
 }

@@ -429,9 +429,12 @@ impl Networks {
                     format!("{name} is a pre-defined network and cannot be removed"),
                 ));
             }
-            let users: Vec<&str> = state
+            let users: Vec<String> = state
                 .members(&record.config.id)
-                .map(|(_, member)| member.container_name.as_str())
+                .map(|(_, member)| {
+                    let id = crate::name::short(&member.id);
+                    format!("name:{:?} id:{id:?}", member.container_name)
+                })
                 .collect();
             if !users.is_empty() {
                 return Err(Error::conflict(format!(

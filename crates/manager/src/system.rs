@@ -10,9 +10,10 @@ use crate::container::{Containers, Phase, Shared, now, runtime};
 use crate::error::Result;
 use crate::image::ListImages;
 use crate::models::{
-    AuthConfig, AuthResponse, ContainerSummary, ImageSummary, PluginsInfo, RegistryServiceConfig,
-    Runtime, SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum, SystemVersion,
-    SystemVersionComponents, SystemVersionPlatform, Volume,
+    AuthConfig, AuthResponse, ContainerSummary, ImageSummary, LocalNodeState, PluginsInfo,
+    RegistryServiceConfig, Runtime, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum,
+    SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform,
+    Volume,
 };
 
 /// Disk use by kind of object.
@@ -95,6 +96,12 @@ impl System {
             init_binary: config.init.as_ref().map(|path| path.display().to_string()),
             security_options: Some(vec!["name=seccomp,profile=builtin".into()]),
             experimental_build: Some(false),
+            swarm: Some(SwarmInfo {
+                node_id: Some(String::new()),
+                local_node_state: Some(LocalNodeState::INACTIVE),
+                control_available: Some(false),
+                ..SwarmInfo::default()
+            }),
             ..SystemInfo::default()
         };
         Ok(machine.fill(info))

@@ -1,8 +1,9 @@
 //! Files of a container: copying in and out, what it changed, all of it. Nothing of the container is run.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use brig_storage::{Tree, WriteOptions};
+use brig_storage::{Change, ChangeKind, Tree, WriteOptions};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -11,6 +12,10 @@ use super::{Shared, View, blocking_with, exec, lifecycle, resolve_user, stopped_
 use crate::error::{Error, Result};
 use crate::models::{ChangeType, FilesystemChange};
 use crate::stream::{self, ByteStream};
+
+/// What the engine makes in a container's own layer, where the image has it not, to mount something there.
+const MOUNT_POINTS: [&str; 6] =
+    ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 fn tree(shared: &Shared, view: &View) -> Result<Tree> {
     let state = &view.record.state;
@@ -28,15 +33,16 @@ fn view(shared: &Shared, container: &str) -> Result<Arc<View>> {
 /// Describes a file.
 pub(super) async fn stat(shared: &Arc<Shared>, container: &str, path: &str) -> Result<PathStat> {
     let (view, path) = (view(shared, container)?, path.to_owned());
-    blocking_with(shared, move |shared| stat_in(&tree(shared, &view)?, &view, &path)).await
+    let asked = container.to_owned();
+    blocking_with(shared, move |shared| stat_in(&tree(shared, &view)?, &asked, &path)).await
 }
 
-fn stat_in(tree: &Tree, view: &View, path: &str) -> Result<PathStat> {
+/// `container` is what the request called it.
+fn stat_in(tree: &Tree, container: &str, path: &str) -> Result<PathStat> {
     let stat = tree.stat(path).map_err(|source| match source.kind() {
-        brig_storage::ErrorKind::NotFound => Error::not_found(format!(
-            "Could not find the file {path} in container {}",
-            view.record.id
-        )),
+        brig_storage::ErrorKind::NotFound => {
+            Error::not_found(format!("Could not find the file {path} in container {container}"))
+        }
         _ => Error::from(source),
     })?;
     let modified = OffsetDateTime::from_unix_timestamp(stat.modified_seconds)
@@ -62,9 +68,10 @@ pub(super) async fn get(
     path: &str,
 ) -> Result<(PathStat, ByteStream)> {
     let (view, path) = (view(shared, container)?, path.to_owned());
+    let asked = container.to_owned();
     let (tree, stat, path) = blocking_with(shared, move |shared| {
         let tree = tree(shared, &view)?;
-        let stat = stat_in(&tree, &view, &path)?;
+        let stat = stat_in(&tree, &asked, &path)?;
         Ok((tree, stat, path))
     })
     .await?;
@@ -84,7 +91,7 @@ pub(super) async fn put(
     if view.record.host_config.readonly_rootfs == Some(true) && view.record.mounts.is_empty() {
         return Err(Error::new(crate::ErrorKind::Denied, "container rootfs is marked read-only"));
     }
-    let mut reader = stream::reader(body);
+    let (asked, mut reader) = (container.to_owned(), stream::reader(body));
     blocking_with(shared, move |shared| {
         let tree = tree(shared, &view)?;
         let named = view.record.config.user.as_deref().is_some_and(|user| !user.is_empty());
@@ -95,7 +102,7 @@ pub(super) async fn put(
         let mut options = WriteOptions::default();
         options.keep_kind = request.no_overwrite_dir_non_dir;
         options.owner = owner;
-        let stat = stat_in(&tree, &view, &request.path)?;
+        let stat = stat_in(&tree, &asked, &request.path)?;
         let directory = stat.mode & (1 << 31) != 0 || !stat.link_target.is_empty();
         if !directory {
             return Err(Error::invalid(format!(
@@ -118,19 +125,33 @@ pub(super) async fn changes(
     blocking_with(shared, move |shared| {
         let changes =
             shared.storage.snapshots().changes(&lifecycle::snapshot_key(&view.record.id)?)?;
-        Ok(changes
+        Ok(without_mount_points(changes)
             .into_iter()
             .map(|change| FilesystemChange {
                 path: change.path.display().to_string(),
                 kind: match change.kind {
-                    brig_storage::ChangeKind::Modified => ChangeType::_0,
-                    brig_storage::ChangeKind::Added => ChangeType::_1,
-                    brig_storage::ChangeKind::Deleted => ChangeType::_2,
+                    ChangeKind::Modified => ChangeType::_0,
+                    ChangeKind::Added => ChangeType::_1,
+                    ChangeKind::Deleted => ChangeType::_2,
                 },
             })
             .collect())
     })
     .await
+}
+
+/// Leaves out what the engine itself made so that something can be mounted there, as docker does. A directory above it
+/// is shown only if something else in it changed, too.
+fn without_mount_points(mut changes: Vec<Change>) -> Vec<Change> {
+    let is_point = |path: &Path| MOUNT_POINTS.iter().any(|point| path == Path::new(point));
+    let ours = |change: &Change| change.kind == ChangeKind::Added && is_point(&change.path);
+    let made = changes.iter().any(ours);
+    changes.retain(|change| !ours(change));
+    let etc = Path::new("/etc");
+    if made && !changes.iter().any(|change| change.path != etc && change.path.starts_with(etc)) {
+        changes.retain(|change| change.path != etc);
+    }
+    changes
 }
 
 /// A container's whole file system.

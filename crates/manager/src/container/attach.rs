@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use brig_engine_api::stream::{StdStream, encode_frame};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -97,6 +99,20 @@ pub(super) fn streams(
         Box::new(tokio::io::sink())
     };
     AttachStream { tty, output: Box::new(LateReader(Late::Waiting(later_reader))), input }
+}
+
+/// The streams of a process that could not be started: what is to be told, as its output.
+pub(super) fn message(tty: bool, text: &str) -> AttachStream {
+    let bytes = if tty {
+        Bytes::copy_from_slice(text.as_bytes())
+    } else {
+        encode_frame(StdStream::Stdout, text.as_bytes())
+    };
+    AttachStream {
+        tty,
+        output: Box::new(io::Cursor::new(bytes)),
+        input: Box::new(tokio::io::sink()),
+    }
 }
 
 enum Late<T> {

@@ -163,6 +163,7 @@ pub(super) async fn start(shared: &Arc<Shared>, id: &str, start: ExecStart) -> R
         state.started = true;
     }
     let shim = shared.table.find(&exec.container)?.shim()?;
+    let detached = start.detach;
     let begun = begin(shared, &exec, &view, &shim, start).await;
     match begun {
         Ok(started) => {
@@ -177,11 +178,25 @@ pub(super) async fn start(shared: &Arc<Shared>, id: &str, start: ExecStart) -> R
             Ok(started)
         }
         Err(error) => {
+            let report = error.report();
             let mut state = exec.state();
-            state.exit_code = Some(lifecycle::exit_code_of_failed_start(&error.report()));
+            state.exit_code = Some(exit_code_of_failed_exec(&report));
             state.ended_at = Some(std::time::Instant::now());
-            Err(error)
+            if detached {
+                return Err(error);
+            }
+            // Docker: whoever wants the streams gets them, with the failure as the output, and then asks for the code.
+            let tty = exec.config.tty.unwrap_or(false);
+            Ok(ExecStarted::Attached(attach::message(tty, &format!("{report}\r\n"))))
         }
+    }
+}
+
+/// What docker ends with when the process could not be started: 127 when there is no such program, else 126.
+fn exit_code_of_failed_exec(report: &str) -> i32 {
+    match lifecycle::exit_code_of_failed_start(report) {
+        127 => 127,
+        _ => 126,
     }
 }
 

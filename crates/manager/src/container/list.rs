@@ -188,13 +188,15 @@ fn in_range(wanted: &str, number: u16, suffix: &str) -> bool {
 }
 
 /// Docker matches a regular expression against `/name`; this is the part of it that people use: literal text, with `^`
-/// and `$` at its ends and an optional leading slash.
+/// and `$` at its ends and a leading slash, which may be said to be optional.
 fn name_matches(pattern: &str, name: &str) -> bool {
     let (pattern, from_start) =
         pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
     let (pattern, to_end) = pattern.strip_suffix('$').map_or((pattern, false), |rest| (rest, true));
-    let (pattern, from_start) =
-        pattern.strip_prefix('/').map_or((pattern, from_start), |rest| (rest, true));
+    let (pattern, from_start) = match pattern.strip_prefix("/?") {
+        Some(rest) => (rest, from_start),
+        None => pattern.strip_prefix('/').map_or((pattern, from_start), |rest| (rest, true)),
+    };
     match (from_start, to_end) {
         (true, true) => name == pattern,
         (true, false) => name.starts_with(pattern),
@@ -364,6 +366,9 @@ mod tests {
             ("we", true),
             ("^web$", true),
             ("^/web$", true),
+            ("^/?web$", true),
+            ("^/?eb$", false),
+            ("/?eb", true),
             ("/we", true),
             ("^e", false),
             ("eb$", true),

@@ -93,18 +93,18 @@ fn check_id(
     if options.force {
         return Ok(());
     }
-    if let Some(user) = users.first() {
-        return Err(Error::conflict(format!(
-            "conflict: unable to delete {id} (must be forced) - image is being used by stopped container {}",
-            name::short(&user.record.id)
-        )));
-    }
     let mut repositories: Vec<String> = names.iter().map(Reference::repository).collect();
     repositories.sort();
     repositories.dedup();
     if repositories.len() > 1 {
         return Err(Error::conflict(format!(
             "conflict: unable to delete {id} (must be forced) - image is referenced in multiple repositories"
+        )));
+    }
+    if let Some(user) = users.first() {
+        return Err(Error::conflict(format!(
+            "conflict: unable to delete {id} (must be forced) - image is being used by stopped container {}",
+            name::short(&user.record.id)
         )));
     }
     Ok(())
@@ -121,7 +121,11 @@ fn untag(
     let shown = reference.familiar();
     images.publish("untag", &image.id.to_string(), &shown);
     items.push(untagged(shown));
-    if reference.digest().is_none() {
+    // The digest goes with the last name in its repository.
+    let repository = reference.repository();
+    let named =
+        images.names_of(&target.digest)?.iter().any(|other| other.repository() == repository);
+    if reference.digest().is_none() && !named {
         items.push(untagged(format!("{}@{}", reference.familiar_name(), target.digest)));
     }
     Ok(())

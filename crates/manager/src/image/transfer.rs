@@ -76,7 +76,7 @@ impl Images {
         let (announce, mut announced) = mpsc::channel::<Arc<Image>>(ANNOUNCED_MAX);
         let observer = move |news: News| match news {
             News::Resolved { reference, .. } if first.swap(false, Ordering::Relaxed) => {
-                let status = format!("Pulling from {}", path_of(&reference));
+                let status = format!("Pulling from {}", reference.path());
                 sender.send(Progress::of(reference.version(), status));
             }
             // When there are too many at once, the rest is unpacked at the end.
@@ -216,14 +216,6 @@ fn naming(reference: &Reference, error: Error) -> Error {
 }
 
 /// `library/busybox` for the default registry, `host/path` for others.
-fn path_of(reference: &Reference) -> String {
-    if reference.domain() == "docker.io" {
-        reference.path().to_owned()
-    } else {
-        reference.repository()
-    }
-}
-
 fn downloading(blob: &BlobProgress) -> Vec<Progress> {
     if blob.kind != BlobKind::Layer {
         return Vec::new();
