@@ -7,7 +7,8 @@
 //! ```text
 //! <bundle>/                (brigd: /run/brig/containers/<id>)
 //!   config.json            from the caller
-//!   shim.pid shim.json     this shim, and how its runtime is set up (for `delete`)
+//!   shim.pid shim.json     this shim, and how its runtime is set up (for `delete`), with a version
+//!   cgroup.json            where another runtime program put the container
 //!   shim.sock io.sock      task API and stdio, brigd only (containerd: /run/containerd/s/<hash>)
 //!   exit.json              how the container ended, durable before anybody is told
 //!   log | shim.log         what the shim has to say about itself
