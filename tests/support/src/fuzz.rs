@@ -18,9 +18,13 @@ pub const TARGETS: &[Target] = &[
     ("network_dns_query", brig_network::fuzzing::dns_query),
     ("network_texts", network_texts),
     ("registry_request", brig_registry::fuzzing::request),
+    ("runtime_cgroup_path", brig_runtime::fuzzing::cgroup_path),
     ("runtime_config", brig_runtime::fuzzing::config),
+    ("runtime_id_maps", brig_runtime::fuzzing::id_maps),
     ("runtime_message", brig_runtime::fuzzing::message),
     ("runtime_mount_options", brig_runtime::fuzzing::mount_options),
+    ("runtime_process", brig_runtime::fuzzing::process),
+    ("runtime_seccomp", brig_runtime::fuzzing::seccomp),
     ("runtime_state", brig_runtime::fuzzing::state),
 ];
 

@@ -85,7 +85,7 @@ impl Hierarchies {
     }
 
     /// Reads `mountinfo` (proc_pid_mountinfo(5)) and `/proc/self/cgroup` (cgroups(7)).
-    pub(super) fn parse(mountinfo: &str, membership: &str) -> Self {
+    pub(crate) fn parse(mountinfo: &str, membership: &str) -> Self {
         let memberships: Vec<Membership<'_>> =
             membership.lines().filter_map(Membership::parse).collect();
         let mut found = Self { legacy: Vec::new(), unified: None };

@@ -187,12 +187,7 @@ pub(crate) fn write_id_maps(
     groups: &[LinuxIdMapping],
 ) -> Result<()> {
     for (file, maps) in [("uid_map", users), ("gid_map", groups)] {
-        let mut text = String::new();
-        for map in maps {
-            use std::fmt::Write as _;
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{} {} {}", map.container_id(), map.host_id(), map.size());
-        }
+        let text = id_map_text(maps);
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, &text).map_err(|source| {
             Error::system(format!("write {:?} to {file}", text.trim_end()), source)
@@ -200,6 +195,17 @@ pub(crate) fn write_id_maps(
         })?;
     }
     Ok(())
+}
+
+/// The lines of `/proc/PID/uid_map` (user_namespaces(7)).
+pub(crate) fn id_map_text(maps: &[LinuxIdMapping]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for map in maps {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{} {} {}", map.container_id(), map.host_id(), map.size());
+    }
+    text
 }
 
 /// A user namespace with these maps that no process lives in, for id-mapped mounts.
