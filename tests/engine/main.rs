@@ -8,6 +8,7 @@ mod layers;
 mod limits;
 mod logs;
 mod network;
+mod policies;
 mod run;
 mod runtimes;
 mod terminal;

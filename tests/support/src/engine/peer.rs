@@ -1,5 +1,6 @@
 //! A machine of the local network: a network namespace of its own, joined to the engine's by a cable.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::{Engine, HOLD, Holder, Outcome};
@@ -31,6 +32,12 @@ impl Peer {
         );
         let _ = peer.run(engine, &["sh", "-c", &own]).success();
         peer
+    }
+
+    /// Its network namespace.
+    #[must_use]
+    pub fn namespace(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.holder.id()))
     }
 
     /// Runs a program there.
