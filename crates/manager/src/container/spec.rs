@@ -127,7 +127,17 @@ pub(crate) fn exec_process(input: &ExecInput<'_>) -> Result<Process> {
     process.set_no_new_privileges(Some(security.no_new_privileges));
     process.set_apparmor_profile(None);
     process.set_selinux_label(None);
+    process.set_oom_score_adj(Some(oom_score_adjustment(host)?));
     Ok(process)
+}
+
+/// How readily the kernel ends the container's processes when memory runs out. Always said: what they would inherit is
+/// the daemon's own score, which is lower.
+fn oom_score_adjustment(host: &HostConfig) -> Result<i32> {
+    let score = host.oom_score_adj.unwrap_or(0);
+    i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score)).ok_or_else(|| {
+        Error::invalid(format!("invalid value {score}, range for oom score adj is [-1000, 1000]"))
+    })
 }
 
 /// The host name that the container shows: its own, or none when it shares the host's.
@@ -174,17 +184,7 @@ fn process(input: &Input<'_>, security: &SecurityOptions) -> Result<Process> {
     process.set_no_new_privileges(Some(security.no_new_privileges));
     process.set_apparmor_profile(None);
     process.set_selinux_label(None);
-    if let Some(score) = host.oom_score_adj.filter(|score| *score != 0) {
-        let score = i32::try_from(score)
-            .ok()
-            .filter(|score| (-1000..=1000).contains(score))
-            .ok_or_else(|| {
-                Error::invalid(format!(
-                    "invalid value {score}, range for oom score adj is [-1000, 1000]"
-                ))
-            })?;
-        process.set_oom_score_adj(Some(score));
-    }
+    process.set_oom_score_adj(Some(oom_score_adjustment(host)?));
     Ok(process)
 }
 

@@ -270,8 +270,10 @@ pub(crate) fn set_oom_score_adjustment(pid: i32, value: i32) -> Result<()> {
     match std::fs::write(&path, value.to_string()) {
         Ok(()) => Ok(()),
         // Without the capability the nearest value that is allowed is the caller's own, which the child has already.
-        // Engines ask for lower values by default, so this is no reason not to start.
-        Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied && value < 0 => Ok(()),
+        // Engines ask for lower values, and for the neutral one, by default, so this is no reason not to start.
+        Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied && value <= 0 => {
+            Ok(())
+        }
         Err(source) => Err(Error::system(format!("set oom_score_adj to {value}"), source)),
     }
 }

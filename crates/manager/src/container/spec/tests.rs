@@ -145,6 +145,24 @@ fn requests_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn the_daemons_oom_score_is_never_inherited() {
+    let mut precious = record();
+    precious.host_config.oom_score_adj = Some(-300);
+    for (record, score) in [(record(), 0), (precious, -300)] {
+        assert_eq!(built(&record)["process"]["oomScoreAdj"], score);
+        let input = ExecInput {
+            record: &record,
+            config: &Config::new("/r", "/s"),
+            exec: &ExecConfig::default(),
+            user: &User::default(),
+            console_size: None,
+        };
+        let executed = exec_process(&input).expect("a process");
+        assert_eq!(executed.oom_score_adj(), Some(score));
+    }
+}
+
+#[test]
 fn variables_replace_in_place_and_bare_names_remove() {
     let mut variables = vec!["A=1".to_owned(), "B=2".to_owned()];
     override_variables(&mut variables, &["A=3".into(), "B".into(), "C=4".into(), "D".into()]);
