@@ -97,6 +97,12 @@ impl Container {
                 LinuxNamespaceType::Time => ThreadNameSpaceType::TIME,
             };
         }
+        let within = namespaces.contains(ThreadNameSpaceType::CONTROL_GROUP);
+        namespaces.remove(ThreadNameSpaceType::CONTROL_GROUP);
+        let cgroup_namespace = within.then(|| {
+            std::fs::File::open(format!("/proc/{}/ns/cgroup", state.pid))
+                .map_err(|source| Error::system("open the container's cgroup namespace", source))
+        });
         let root = state.no_pivot.then(|| {
             std::fs::File::open(format!("/proc/{}/root", state.pid))
                 .map_err(|source| Error::system("open the container's root", source))
@@ -125,6 +131,7 @@ impl Container {
             init,
             become_root: namespaces.contains(ThreadNameSpaceType::USER),
             namespaces,
+            cgroup_namespace: cgroup_namespace.transpose()?.map(Into::into),
             root: root.transpose()?.map(Into::into),
             process: prepare_process(process, context)?,
         })

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::fs::CWD;
-use rustix::thread::ThreadNameSpaceType;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
 
 use super::channel::ChildSide;
 use super::init::become_root;
@@ -18,8 +18,11 @@ use crate::security::placement::{Affinity, set_affinity};
 pub(crate) struct ExecPlan {
     /// The container's init.
     pub(crate) init: OwnedFd,
-    /// The namespaces of init to enter.
+    /// The namespaces of init to enter, but for that of cgroups.
     pub(crate) namespaces: ThreadNameSpaceType,
+    /// The container's cgroup namespace, entered last of all: the kernel makes no process in a cgroup for one whose own
+    /// cgroup lies outside of its namespace, where the hierarchy is mounted with `nsdelegate`, as systemd does.
+    pub(crate) cgroup_namespace: Option<OwnedFd>,
     /// Whether the user namespace is among them.
     pub(crate) become_root: bool,
     /// The container's root directory, where it was entered by chroot.
@@ -33,7 +36,7 @@ impl ExecPlan {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut fds = self.process.descriptors();
         fds.push(self.init.as_raw_fd());
-        fds.extend(self.root.iter().map(AsRawFd::as_raw_fd));
+        fds.extend(self.cgroup_namespace.iter().chain(&self.root).map(AsRawFd::as_raw_fd));
         fds
     }
 
@@ -41,6 +44,9 @@ impl ExecPlan {
     pub(crate) fn enter(&self) -> Result<(), Failure> {
         if let Some(processors) = &self.affinity.initial {
             set_affinity(processors).at(Step::Affinity)?;
+        }
+        if self.namespaces.is_empty() {
+            return Ok(());
         }
         rustix::thread::move_into_thread_name_spaces(self.init.as_fd(), self.namespaces)
             .at(Step::EnterNamespace)
@@ -60,6 +66,10 @@ pub(crate) fn run(plan: &ExecPlan, channel: &ChildSide) -> i32 {
 fn set_up(plan: &ExecPlan, channel: &ChildSide) -> Result<usize, Failure> {
     setup::protect()?;
     channel.wait()?;
+    if let Some(namespace) = &plan.cgroup_namespace {
+        let kind = Some(LinkNameSpaceType::ControlGroup);
+        move_into_link_name_space(namespace.as_fd(), kind).at(Step::EnterNamespace)?;
+    }
     if let Some(processors) = &plan.affinity.last {
         set_affinity(processors).at(Step::Affinity)?;
     }
