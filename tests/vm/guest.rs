@@ -15,7 +15,7 @@ const COMMAND_LIMIT_S: &str = "180";
 pub(crate) fn is_here(test: &str) -> bool {
     let here = std::env::var_os("BRIG_VM").is_some();
     if !here {
-        eprintln!("SKIPPED {test}: runs only in a guest, by cargo xtask test --vm");
+        eprintln!("SKIPPED {test}: runs only in a guest, by cargo xtask test");
     }
     here
 }

@@ -1,5 +1,8 @@
 //! Limits as the kernel holds them, on either version of cgroups, and that they bite.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
 use crate::guest::{Engine, brig, cgroup_value, is_unified, pid};
 
 #[test]
@@ -40,4 +43,23 @@ fn a_container_that_takes_too_much_memory_is_killed_and_says_so() {
     assert_eq!(brig(&words).code, Some(137));
     let state = "{{.State.OOMKilled}} {{.State.ExitCode}}";
     assert_eq!(brig(&["inspect", "--format", state, "big"]).success(), "true 137");
+}
+
+#[test]
+fn devices_that_were_not_given_are_denied() {
+    let Some(_engine) = Engine::turn("devices_that_were_not_given_are_denied") else { return };
+    // Making a node is allowed, as docker allows it; opening it is what counts. 1:5 is zeros, the other the guest's disk.
+    let disk = fs::metadata("/dev/vda").unwrap().rdev();
+    let (major, minor) = (rustix::fs::major(disk), rustix::fs::minor(disk));
+    let script = format!(
+        "mknod /zero c 1 5 && mknod /disk b {major} {minor} && head -c 4 /zero | wc -c && head -c 4 /disk"
+    );
+    let denied = brig(&["run", "--name", "nodes", "busybox", "sh", "-c", &script]);
+    assert_eq!(denied.stdout.trim(), "4", "{denied:?}");
+    assert!(denied.stderr.contains("Operation not permitted"), "{denied:?}");
+    let words = ["run", "--name", "given", "--device", "/dev/vda:/dev/disk:r", "busybox"];
+    let script = "head -c 4 /dev/disk | wc -c; : >>/dev/disk";
+    let given = brig(&[&words[..], &["sh", "-c", script]].concat());
+    assert_eq!(given.stdout.trim(), "4", "{given:?}");
+    assert!(given.stderr.contains("Operation not permitted"), "read only: {given:?}");
 }

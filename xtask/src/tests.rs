@@ -64,7 +64,7 @@ const EXAMPLES: &[&str] = &[
 pub(crate) struct Options {
     /// Only tests whose name contains this
     filter: Option<String>,
-    /// Only the tests that run in guests in QEMU, which the rest of the tests leave out
+    /// Only the tests that run in guests in QEMU, and those of them too that the rest of the tests leave out
     #[arg(long, conflicts_with = "filter")]
     vm: bool,
 }
@@ -90,7 +90,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if options.filter.is_none() {
         step("The short matrix in guests");
-        total.add(guests::run()?);
+        total.add(guests::run(options.vm)?);
     }
     let leaks = before.grown(&Snapshot::take());
     total.report(&leaks);

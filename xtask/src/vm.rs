@@ -138,9 +138,13 @@ impl Host {
             ));
         }
         require_root("making a guest's disk")?;
-        packages::ensure(PACKAGES)?;
         let directory = directory();
-        let disk = Disk::ensure(&directory)?;
+        let disk = match packages::ensure(PACKAGES).and_then(|()| Disk::ensure(&directory)) {
+            Ok(disk) => disk,
+            Err(error) => {
+                return Ok(Err(format!("its Debian packages cannot be had: {error:#}")));
+            }
+        };
         let found = Accelerator::probe(&disk, &directory)?;
         Ok(found.map_or_else(
             || {

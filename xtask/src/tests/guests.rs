@@ -14,8 +14,35 @@ use crate::install::{self, put_file};
 use crate::process::{cargo, show, step};
 use crate::vm::{self, Cgroup, Guest, Host};
 
-/// Each guest with the test modules that run in it.
-const GUESTS: &[(&str, Cgroup, &[&str])] = &[("cgroup v2", Cgroup::V2, &["engine::", "limits::"])];
+/// A guest with the test modules that run in it.
+struct Part {
+    name: &'static str,
+    cgroup: Cgroup,
+    modules: &'static [&'static str],
+    /// Also without being asked for: a guest that is emulated takes minutes.
+    always: bool,
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "cgroup v2",
+        cgroup: Cgroup::V2,
+        modules: &["engine::", "limits::", "runtime::", "systemd::"],
+        always: true,
+    },
+    Part {
+        name: "cgroup v1",
+        cgroup: Cgroup::V1,
+        modules: &["limits::", "runtime::", "systemd::"],
+        always: false,
+    },
+    Part {
+        name: "hybrid cgroups",
+        cgroup: Cgroup::Hybrid,
+        modules: &["limits::", "runtime::", "systemd::"],
+        always: false,
+    },
+];
 
 /// Memory of a guest, in MiB.
 const MEMORY_MIB: u32 = 1024;
@@ -26,8 +53,8 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Where the test program is put in the tree that the guest sees as `/usr/local`.
 const PROGRAM: &str = "libexec/brig/vm-tests";
 
-/// Runs the tests of every guest.
-pub(super) fn run() -> Result<Totals> {
+/// Runs the tests in guests: in all of them, or in those that every run of the tests has.
+pub(super) fn run(all: bool) -> Result<Totals> {
     let host = match Host::prepare()? {
         Ok(host) => host,
         Err(why) => {
@@ -44,22 +71,23 @@ pub(super) fn run() -> Result<Totals> {
     install::for_guest(&programs)?;
     put_file(&build()?, &programs.join(PROGRAM))?;
     let mut total = Totals::default();
-    for (name, cgroup, modules) in GUESTS {
-        let mut totals = execute(&host, &programs, *cgroup, modules)?;
+    for part in PARTS.iter().filter(|part| all || part.always) {
+        let mut totals = execute(&host, &programs, part)?;
         for failure in &mut totals.failures {
-            *failure = format!("{failure} (in the guest with {name})");
+            *failure = format!("{failure} (in the guest with {})", part.name);
         }
         total.add(totals);
     }
     Ok(total)
 }
 
-/// Runs the tests of `modules` in one guest.
-fn execute(host: &Host, programs: &Path, cgroup: Cgroup, modules: &[&str]) -> Result<Totals> {
+/// Runs the tests of one guest.
+fn execute(host: &Host, programs: &Path, part: &Part) -> Result<Totals> {
     let program = format!("/usr/local/{PROGRAM}");
     let words = [program.as_str(), "--test-threads=1", "--show-output"];
-    let words: Vec<String> = words.iter().chain(modules).map(ToString::to_string).collect();
-    let guest = Guest { cgroup, memory_mib: MEMORY_MIB, command_limit: LIMIT, keep: false };
+    let words: Vec<String> = words.iter().chain(part.modules).map(ToString::to_string).collect();
+    let guest =
+        Guest { cgroup: part.cgroup, memory_mib: MEMORY_MIB, command_limit: LIMIT, keep: false };
     let reader = Arc::new(Mutex::new(Reader::new()?));
     let output = Lines { reader: Arc::clone(&reader), begun: Vec::new() };
     let ended = host.execute(&guest, programs, &words, output, io::stderr());

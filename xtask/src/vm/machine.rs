@@ -152,17 +152,22 @@ impl Machine<'_> {
     fn attend(&self, control: &Receiver<String>) -> Result<i32> {
         let mut limit = self.boot_limit;
         let mut doing = "boot the guest";
+        let mut since = Instant::now();
         loop {
             let Ok(line) = control.recv_timeout(limit) else {
                 bail!("{doing}: nothing after {} s, or QEMU ended", limit.as_secs());
             };
+            let seconds = since.elapsed().as_secs();
+            since = Instant::now();
             if line == "started" {
+                println!("the guest booted in {seconds} s");
                 doing = "run the command in the guest";
                 limit = self.command_limit;
             } else if let Some(code) = line.strip_prefix("exit ") {
                 if doing.starts_with("boot") {
                     bail!("{doing}: its shares cannot be mounted");
                 }
+                println!("its command took {seconds} s");
                 return code.parse().with_context(|| format!("the guest told exit code {code:?}"));
             }
         }
