@@ -3,6 +3,7 @@
 
 mod crash;
 mod docker_cli;
+mod images;
 mod input;
 mod layers;
 mod limits;

@@ -2,6 +2,7 @@
 //! same commands again.
 
 mod attach;
+mod commit;
 mod completion;
 mod cp;
 mod create;
@@ -12,6 +13,7 @@ mod export;
 mod generate_man;
 mod history;
 mod images;
+mod import;
 mod info;
 mod inspect;
 mod kill;
@@ -87,12 +89,14 @@ commands! {
         Version => version,
         Info => info,
         Attach => attach,
+        Commit => commit,
         Cp => cp,
         Create => create,
         Diff => diff,
         Events => events,
         Export => export,
         History => history,
+        Import => import,
         Inspect => inspect,
         Kill => kill,
         Load => load,
@@ -128,12 +132,6 @@ commands! {
         Build => not_built::build,
         /// Not built yet
         #[command(hide = true)]
-        Commit => not_built::commit,
-        /// Not built yet
-        #[command(hide = true)]
-        Import => not_built::import,
-        /// Not built yet
-        #[command(hide = true)]
         Search => not_built::search,
         /// Not built yet
         #[command(hide = true)]
@@ -148,8 +146,8 @@ commands! {
 mod container_group {
     use super::{Context, Outcome};
     use super::{
-        attach, cp, create, diff, exec, export, inspect, kill, logs, pause, port, prune, ps,
-        rename, restart, rm, run, start, stats, stop, top, unpause, update, wait,
+        attach, commit, cp, create, diff, exec, export, inspect, kill, logs, pause, port, prune,
+        ps, rename, restart, rm, run, start, stats, stop, top, unpause, update, wait,
     };
 
     /// Manage containers
@@ -168,6 +166,7 @@ mod container_group {
         /// The commands of containers.
         Command {
             Attach => attach,
+            Commit => commit,
             Cp => cp,
             Create => create,
             Diff => diff,
@@ -200,7 +199,7 @@ mod container_group {
 /// `brig image …`.
 mod image_group {
     use super::{Context, Outcome};
-    use super::{history, images, inspect, load, prune, pull, push, rmi, save, tag};
+    use super::{history, images, import, inspect, load, prune, pull, push, rmi, save, tag};
 
     /// Manage images
     #[derive(Debug, clap::Args)]
@@ -218,6 +217,7 @@ mod image_group {
         /// The commands of images.
         Command {
             History => history,
+            Import => import,
             Inspect => inspect::image,
             Load => load,
             #[command(visible_alias = "list")]

@@ -279,6 +279,24 @@ queries! {
         manifests: bool = "manifests",
     }
 
+    /// `POST /commit`.
+    CommitContainer {
+        /// The container.
+        container: Option<String> = "container",
+        /// The image's name.
+        repo: Option<String> = "repo",
+        /// Its tag.
+        tag: Option<String> = "tag",
+        /// Why, for its history.
+        comment: Option<String> = "comment",
+        /// Who made it.
+        author: Option<String> = "author",
+        /// Freeze the container meanwhile; that is the default.
+        pause: Option<bool> = "pause",
+        /// Dockerfile instructions to apply.
+        changes: Vec<String> = "changes",
+    }
+
     /// `POST /images/create`: pull or import.
     CreateImage {
         /// The image to pull.

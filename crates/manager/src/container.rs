@@ -9,6 +9,7 @@ mod adopt;
 mod archive;
 mod attach;
 mod boot;
+mod commit;
 mod create;
 mod driver;
 mod exec;
@@ -44,6 +45,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use commit::CommitRequest;
 pub use requests::{
     ArchivePut, AttachRequest, CreateContainer, ExecStart, ExecStarted, ListContainers,
     LogsRequest, Outcome, PathStat, RemoveOptions, StatsRequest, StopOptions, TerminalSize,
@@ -54,6 +56,7 @@ pub(crate) use driver::Request;
 pub(crate) use files::{Hosts, ResolvConf};
 pub(crate) use lifecycle::{make_directory, remove_orphan, snapshot_key};
 pub(crate) use list::parse_until;
+pub(crate) use signal::parse as parse_signal;
 pub(crate) use spec::Namespace;
 pub(crate) use state::Phase;
 pub(crate) use table::{Table, View};
@@ -340,6 +343,15 @@ impl Containers {
     /// [`ErrorKind::NotFound`].
     pub async fn changes(&self, container: &str) -> Result<Vec<FilesystemChange>> {
         archive::changes(&self.0, container).await
+    }
+
+    /// Makes an image of it, whose id is answered.
+    ///
+    /// # Errors
+    ///
+    /// It does not exist, or the name or a change is malformed.
+    pub async fn commit(&self, request: CommitRequest) -> Result<String> {
+        commit::commit(&self.0, request).await
     }
 
     /// Its whole file system as a tar archive.

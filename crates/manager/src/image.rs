@@ -8,7 +8,9 @@
 //! A name is given only when all content of the image is there. Layers are unpacked after that, each becoming visible at
 //! once or not at all; one that is missing (a crash, a failed unpack) is made again when a container needs it.
 
+mod change;
 mod check;
+mod compose;
 mod describe;
 mod read_ahead;
 mod remove;
@@ -16,7 +18,11 @@ mod sweeper;
 mod transfer;
 mod unpack;
 
+pub(crate) use change::apply as apply_changes;
+pub(crate) use compose::{Commit, named};
 pub(crate) use describe::image_config;
+
+pub use compose::{ImportRequest, ImportSource};
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -44,15 +44,18 @@ pub use brig_engine_api::models;
 pub use check::{CheckReport, Finding};
 pub use config::{Config, LogDefaults, RuntimeProgram, Ulimit};
 pub use container::{
-    ArchivePut, AttachRequest, Containers, CreateContainer, ExecStart, ExecStarted, ListContainers,
-    LogsRequest, Outcome, PathStat, RemoveOptions, StatsRequest, StopOptions, TerminalSize,
-    WaitCondition, WaitFuture,
+    ArchivePut, AttachRequest, CommitRequest, Containers, CreateContainer, ExecStart, ExecStarted,
+    ListContainers, LogsRequest, Outcome, PathStat, RemoveOptions, StatsRequest, StopOptions,
+    TerminalSize, WaitCondition, WaitFuture,
 };
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{EventStream, Events, EventsRequest};
 pub use filters::Filters;
-pub use image::{Images, ListImages, PullRequest, PushRequest, RegistryAuth, RemoveImage};
+pub use image::{
+    Images, ImportRequest, ImportSource, ListImages, PullRequest, PushRequest, RegistryAuth,
+    RemoveImage,
+};
 pub use network::Networks;
 pub use stream::{AttachStream, ByteStream, LogStream, Progress, ProgressStream, StatsStream};
 pub use system::{DiskUsage, System};

@@ -26,8 +26,6 @@ macro_rules! refused {
 
 refused! {
     build: "build the image with another tool and `brig load` it",
-    commit: "build an image with another tool instead",
-    import: "pack the tree as an image with another tool and `brig load` it",
     search: "look at the registry's own pages",
     compose: "run the containers one by one",
     swarm: "Brig manages one machine",

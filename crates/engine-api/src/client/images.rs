@@ -11,6 +11,7 @@ use crate::models::{
 use crate::progress::ProgressMessage;
 use crate::query;
 use crate::registry_auth::{REGISTRY_AUTH_HEADER, RegistryAuth};
+use crate::types::IdResponse;
 
 fn image(name: &str, endpoint: &str) -> String {
     format!("/images/{}{endpoint}", segment(name))
@@ -63,6 +64,32 @@ impl Client {
         auth: Option<&RegistryAuth>,
     ) -> Result<JsonStream<ProgressMessage>> {
         with_auth(self.post("/images/create").query(query), auth).lines().await
+    }
+
+    /// `POST /images/create`: imports what `archive` holds, or what the URL in the query names.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](super::ErrorKind::InvalidInput) for a malformed name or change.
+    pub async fn import_image(
+        &self,
+        query: &query::CreateImage,
+        archive: Option<Upload>,
+    ) -> Result<JsonStream<ProgressMessage>> {
+        let call = self.post("/images/create").query(query);
+        match archive {
+            Some(archive) => call.upload(archive, "application/x-tar").lines().await,
+            None => call.lines().await,
+        }
+    }
+
+    /// `POST /commit`: makes an image of a container and answers its id.
+    ///
+    /// # Errors
+    /// [`NotFound`](super::ErrorKind::NotFound); [`InvalidInput`](super::ErrorKind::InvalidInput) for a malformed name
+    /// or change.
+    pub async fn commit_container(&self, query: &query::CommitContainer) -> Result<String> {
+        let made: IdResponse = self.post("/commit").query(query).answer().await?;
+        Ok(made.id)
     }
 
     /// `POST /images/{name}/push`. A failure after the start is the last message's `error`.

@@ -4,15 +4,19 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts as _, Request, State};
 use brig_engine_api::query;
 use brig_engine_api::query::Query;
+use brig_engine_api::types::IdResponse;
 use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::App;
 use super::failure::Failure;
 use super::legacy;
-use super::request::{Auth, Name, Params, byte_stream};
-use super::respond::{Answer, bytes, complete, empty, json, progress};
-use crate::{ListImages, PullRequest, PushRequest, RemoveImage};
+use super::request::{Auth, Name, Params, byte_stream, parse_json};
+use super::respond::{Answer, bytes, complete, empty, json, json_response, progress};
+use crate::models::ContainerConfig;
+use crate::{
+    CommitRequest, ImportRequest, ImportSource, ListImages, PullRequest, PushRequest, RemoveImage,
+};
 
 pub(super) async fn list(
     State(app): State<App>,
@@ -31,9 +35,21 @@ pub(super) async fn create(
     State(app): State<App>,
     Params(query): Params<query::CreateImage>,
     Auth(auth): Auth,
+    body: Body,
 ) -> Answer {
-    if query.from_src.is_some() {
-        return Err(Failure::not_built("importing a file system as an image"));
+    if let Some(source) = query.from_src {
+        let source = match source.as_str() {
+            "-" => ImportSource::Archive(byte_stream(body)),
+            _ => ImportSource::Url(source),
+        };
+        let request = ImportRequest {
+            source,
+            reference: join_tag(query.repo.unwrap_or_default(), query.tag.as_deref()),
+            message: query.message.unwrap_or_default(),
+            changes: query.changes,
+            platform: query.platform,
+        };
+        return progress(app.engine.images.import(request).await?).await;
     }
     let Some(image) = query.from_image else {
         return Err(Failure::invalid("missing parameter: fromImage"));
@@ -42,6 +58,28 @@ pub(super) async fn create(
     let all_tags = !has_tag(&reference);
     let request = PullRequest { reference, platform: query.platform, auth, all_tags };
     progress(app.engine.images.pull(request).await?).await
+}
+
+/// Makes an image of a container.
+pub(super) async fn commit(
+    State(app): State<App>,
+    Params(query): Params<query::CommitContainer>,
+    request: Request,
+) -> Answer {
+    let (parts, body) = request.into_parts();
+    // Clients send `null` when they change nothing.
+    let config: Option<Option<ContainerConfig>> = parse_json(&parts.headers, body).await?;
+    let request = CommitRequest {
+        container: query.container.unwrap_or_default(),
+        reference: join_tag(query.repo.unwrap_or_default(), query.tag.as_deref()),
+        comment: query.comment.unwrap_or_default(),
+        author: query.author.unwrap_or_default(),
+        pause: query.pause.unwrap_or(true),
+        changes: query.changes,
+        config: config.flatten(),
+    };
+    let id = complete(async move { app.engine.containers.commit(request).await }).await?;
+    Ok(json_response(StatusCode::CREATED, &IdResponse { id }))
 }
 
 pub(super) async fn load(
@@ -156,6 +194,7 @@ pub(super) async fn distribution() -> Answer {
 /// `image` with a tag, or a digest, that came as a parameter of its own.
 fn join_tag(image: String, tag: Option<&str>) -> String {
     match tag {
+        _ if image.is_empty() => image,
         None => image,
         Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
         Some(tag) => format!("{image}:{tag}"),

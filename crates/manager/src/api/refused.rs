@@ -11,10 +11,9 @@ use super::request::Name;
 use super::respond::{Answer, json};
 
 /// Paths, and what they belong to.
-const NOT_BUILT: [(&str, &str); 23] = [
+const NOT_BUILT: [(&str, &str); 22] = [
     ("/build", "the image builder"),
     ("/build/cancel", "the image builder"),
-    ("/commit", "committing a container to an image"),
     ("/session", "the image builder's session"),
     ("/grpc", "the image builder's session"),
     ("/images/search", "searching a registry"),

@@ -72,6 +72,7 @@ fn image_routes() -> Router<App> {
     Router::new()
         .route("/images/json", get(images::list))
         .route("/images/create", post(images::create))
+        .route("/commit", post(images::commit))
         .route("/images/load", post(images::load))
         .route("/images/prune", post(images::prune))
         .route("/images/get", get(images::save))

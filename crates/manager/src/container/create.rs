@@ -4,6 +4,8 @@ mod check;
 mod merge;
 mod mounts;
 
+pub(super) use merge::merge;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -102,7 +104,7 @@ fn fill(
     let (config, host_config, networking) = merge::split(body);
     record.host_config = host_config;
     let image = image_config(image);
-    record.config = merge::merge(config, image)?;
+    record.config = merge(config, image)?;
     let warnings = check::check(record, &shared.config)?;
     let (path, args) = merge::command(&record.config)?;
     (record.path, record.args) = (path, args);

@@ -46,7 +46,10 @@ pub(super) fn split(
 }
 
 /// The request's configuration with the image's filled in.
-pub(super) fn merge(mut config: ContainerConfig, image: ImageConfig) -> Result<ContainerConfig> {
+pub(in crate::container) fn merge(
+    mut config: ContainerConfig,
+    image: ImageConfig,
+) -> Result<ContainerConfig> {
     let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
     let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     if !has(&config.entrypoint) {
