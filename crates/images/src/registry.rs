@@ -37,6 +37,7 @@ mod config;
 mod credentials;
 mod fetch;
 mod hosts;
+mod pace;
 mod progress;
 mod pull;
 mod push;

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::blocking::blocking;
 use super::config::{Endpoint, host_of};
+use super::pace::Pace;
 use super::progress::{BlobReporter, BlobState};
 use super::session::{Session, is_temporary, retry_after, status_error};
 use super::transport::transport_error;
@@ -23,6 +24,8 @@ use crate::{Error, ErrorKind, Result};
 pub(super) const POLL: Duration = Duration::from_millis(100);
 /// Least time between two reports of progress of one blob.
 pub(super) const REPORT: Duration = Duration::from_millis(100);
+/// A try that brought at least so many bytes is no failed one: the next is the first again.
+const PROGRESS: u64 = 16 << 10;
 /// Chunks between the network and the disk.
 const QUEUE: usize = 16;
 
@@ -139,7 +142,8 @@ impl Download<'_> {
                 Failure::Final(error) => return Err(error),
                 Failure::Temporary(error, asked) => (error, asked),
             };
-            attempt = if writer.written() > before { 1 } else { attempt + 1 };
+            let progress = writer.written().saturating_sub(before);
+            attempt = if progress >= PROGRESS { 1 } else { attempt + 1 };
             if attempt > retry.attempts {
                 return Err(error);
             }
@@ -235,6 +239,7 @@ impl Download<'_> {
         let (sender, disk) = spawn_writer(writer);
         let mut reported = Instant::now();
         reporter.report(BlobState::Transferring { done, total });
+        let mut pace = Pace::new(stall);
         let failure = loop {
             match tokio::time::timeout(stall, response.chunk()).await {
                 Err(_) => break broken("it stalls"),
@@ -243,9 +248,13 @@ impl Download<'_> {
                 Ok(Ok(None)) => break None,
                 Ok(Ok(Some(chunk))) => {
                     done += chunk.len() as u64;
+                    let too_slow = !pace.keeps_up(chunk.len()) && done < total;
                     if sender.send(chunk).await.is_err() {
                         // The disk side stopped; its error tells why.
                         break broken("it could not be written");
+                    }
+                    if too_slow {
+                        break broken("it stalls");
                     }
                 }
             }

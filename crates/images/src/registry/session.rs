@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc2822;
 use super::auth::{self, Authorization};
 use super::config::{Endpoint, host_of};
 use super::credentials::Credential;
+use super::pace::Pace;
 use super::transport::{Request, Transport, transport_error};
 use crate::{Error, ErrorKind, Result};
 
@@ -187,11 +188,13 @@ pub(super) async fn read_body(
 ) -> Result<Vec<u8>> {
     let host = host_of(response.url());
     let mut bytes = Vec::new();
+    let mut pace = Pace::new(stall);
     loop {
         let chunk = tokio::time::timeout(stall, response.chunk()).await;
-        let chunk = chunk.map_err(|_| {
+        let stalls = || {
             Error::new(ErrorKind::Unreachable, format!("read answer of registry {host}: it stalls"))
-        })?;
+        };
+        let chunk = chunk.map_err(|_| stalls())?;
         let Some(chunk) = chunk.map_err(|source| transport_error(&host, source))? else {
             return Ok(bytes);
         };
@@ -201,5 +204,8 @@ pub(super) async fn read_body(
             )));
         }
         bytes.extend_from_slice(&chunk);
+        if !pace.keeps_up(chunk.len()) {
+            return Err(stalls());
+        }
     }
 }

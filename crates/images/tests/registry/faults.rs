@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::support::{Reply, Seen, Server, client, config, image, noise, registry_reply, store};
 use brig_images::registry::{
-    BlobState, Client, Credential, HostConfig, Mirror, Observer, Progress, PullOptions, Pulled,
+    BlobState, Client, Config, Credential, HostConfig, Mirror, Observer, Progress, PullOptions,
+    Pulled, Retry,
 };
 use brig_images::{Descriptor, Digest, ErrorKind, Reference, Result, Store};
 
@@ -91,6 +92,99 @@ async fn a_broken_download_continues_where_it_broke() {
     assert_eq!(ranges[1].as_deref(), Some("bytes=50000-"));
     assert_eq!(ranges[5].as_deref(), Some("bytes=250000-"));
     assert_eq!((ranges.len(), *retries.lock().unwrap()), (6, 5));
+}
+
+type Fault = fn(Reply, &Seen, usize) -> Reply;
+
+/// What a registry may do wrong with a blob, and what comes of it.
+fn faults() -> [(&'static str, Fault, Option<ErrorKind>); 11] {
+    const RIGHT: Option<ErrorKind> = None;
+    [
+        ("ends each 64 KiB", |reply, _, _| Reply { truncate: Some(64 << 10), ..reply }, RIGHT),
+        (
+            "resets each 40 KiB",
+            |r, _, _| Reply { truncate: Some(40 << 10), reset: true, ..r },
+            RIGHT,
+        ),
+        ("503 three times", |r, _, n| if n < 3 { Reply::new(503, "") } else { r }, RIGHT),
+        ("503 for ever", |_, _, _| Reply::new(503, ""), Some(ErrorKind::Unreachable)),
+        (
+            "429 with Retry-After",
+            |r, _, n| if n == 0 { Reply::new(429, "").header("Retry-After", "0") } else { r },
+            RIGHT,
+        ),
+        (
+            "redirects in circles",
+            |_, seen, _| Reply::new(307, "").header("Location", seen.path.clone()),
+            Some(ErrorKind::Unreachable),
+        ),
+        (
+            "drips",
+            |r, _, _| Reply { drip: Some(Duration::from_millis(20)), ..r },
+            Some(ErrorKind::Unreachable),
+        ),
+        (
+            "drips once",
+            |r, _, n| if n == 0 { Reply { drip: Some(Duration::from_millis(20)), ..r } } else { r },
+            RIGHT,
+        ),
+        (
+            "wrong bytes",
+            |mut r, _, _| {
+                r.body[100] ^= 1;
+                r
+            },
+            Some(ErrorKind::Integrity),
+        ),
+        (
+            "too short",
+            |mut r, _, _| {
+                r.body.truncate(1000);
+                r
+            },
+            Some(ErrorKind::Integrity),
+        ),
+        (
+            "wrong range",
+            |mut r, seen, n| match (n, seen.headers.contains_key("range")) {
+                (0, _) => Reply { truncate: Some(40_000), ..r },
+                (_, true) => {
+                    r.headers.retain(|(name, _)| name != "Content-Range");
+                    r.header("Content-Range", "bytes 5-9/10")
+                }
+                _ => r,
+            },
+            RIGHT,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_fault_of_a_registry_is_survived_or_told() {
+    for (what, fault, wanted) in faults() {
+        let (_from, source, target, layer) = served();
+        let blob = layer.clone();
+        let server = Server::start(move |seen, before| {
+            let reply = registry_reply(&source, &target, seen);
+            if is_blob(seen, &blob) { fault(reply, seen, before) } else { reply }
+        })
+        .await;
+        let (_to, to) = store();
+        let retry = Retry { attempts: 5, ..config().retry };
+        let client = Client::new(Config { stall: Duration::from_millis(500), retry, ..config() });
+        let pulled = pull(&client, &server.host, &to).await;
+        match (pulled, wanted) {
+            (Ok(pulled), None) => check(&to, &pulled),
+            (Err(error), Some(kind)) => {
+                assert_eq!(error.kind(), kind, "{what}: {error}");
+                assert!(!to.blobs().contains(&layer.digest), "{what}");
+                assert!(to.images().unwrap().is_empty(), "{what}");
+            }
+            (pulled, _) => panic!("{what}: {pulled:?}"),
+        }
+        let tries = server.seen().iter().filter(|seen| is_blob(seen, &layer)).count();
+        assert!(tries <= 60, "{what}: {tries} requests");
+    }
 }
 
 #[tokio::test]
@@ -230,10 +324,7 @@ async fn a_silent_registry_is_given_up_and_resumed() {
     })
     .await;
     let (_to, to) = store();
-    let client = Client::new(brig_images::registry::Config {
-        stall: Duration::from_millis(300),
-        ..config()
-    });
+    let client = Client::new(Config { stall: Duration::from_millis(300), ..config() });
     check(&to, &pull(&client, &server.host, &to).await.unwrap());
 }
 

@@ -112,11 +112,16 @@ pub(crate) struct Reply {
     pub(crate) truncate: Option<usize>,
     /// Keep the connection open but silent after so many bytes of the body.
     pub(crate) stall: Option<usize>,
+    /// Send the body byte for byte, with this pause after each.
+    pub(crate) drip: Option<Duration>,
+    /// Break the connection off (RST) instead of ending it.
+    pub(crate) reset: bool,
 }
 
 impl Reply {
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), truncate: None, stall: None }
+        let (headers, body) = (Vec::new(), body.into());
+        Self { status, headers, body, truncate: None, stall: None, drip: None, reset: false }
     }
 
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -217,8 +222,22 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, log: Arc<Mutex<Vec<Se
     let end = reply.truncate.or(reply.stall).unwrap_or(reply.body.len());
     let body: &[u8] = if seen.method == "HEAD" { b"" } else { &reply.body[..end] };
     let _ = stream.write_all(answer.as_bytes()).await;
-    let _ = stream.write_all(body).await;
+    match reply.drip {
+        None => drop(stream.write_all(body).await),
+        Some(pause) => {
+            for byte in body {
+                if stream.write_all(&[*byte]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
     let _ = stream.flush().await;
+    if reply.reset {
+        // With data unread on our side and no lingering, closing sends a reset.
+        let _ = stream.set_zero_linger();
+    }
     if reply.stall.is_some() {
         // Until the client gives up.
         let _ = stream.read_u8().await;
