@@ -11,7 +11,7 @@ mod load;
 mod save;
 mod tar_reader;
 
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_under};
 pub use save::{SavedImage, save};
 
 use std::io::{self, Read, Write};

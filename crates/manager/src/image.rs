@@ -27,7 +27,7 @@ pub use compose::{ImportRequest, ImportSource};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use brig_images::registry::{self, Client};
+use brig_images::registry::{self, Client, PushOptions};
 use brig_images::{
     Descriptor, Digest, Image, Platform, PlatformChoice, Reference, Resolved, Store, archive,
 };
@@ -67,6 +67,8 @@ pub struct PushRequest {
     pub reference: String,
     /// Credentials of this call.
     pub auth: Option<RegistryAuth>,
+    /// Only this platform (`os/arch[/variant]`) of an image that is here for several.
+    pub platform: Option<String>,
 }
 
 /// Credentials for one registry. Not shown by `Debug`.
@@ -280,10 +282,7 @@ impl Images {
             ));
         }
         let reference = Reference::parse(&request.reference)?;
-        let platform = match request.platform.as_deref().filter(|text| !text.is_empty()) {
-            Some(text) => PlatformChoice::Exactly(Platform::parse(text)?),
-            None => PlatformChoice::Host,
-        };
+        let platform = choice(request.platform.as_deref())?.unwrap_or(PlatformChoice::Host);
         let credential = request.auth.and_then(credential);
         let this = self.clone();
         Ok(stream::progress(&self.0.tasks, move |sender| async move {
@@ -304,10 +303,13 @@ impl Images {
                 reference.familiar_name()
             )));
         }
-        let credential = request.auth.and_then(credential);
+        let options = PushOptions {
+            platform: choice(request.platform.as_deref())?,
+            credential: request.auth.and_then(credential),
+        };
         let this = self.clone();
         Ok(stream::progress(&self.0.tasks, move |sender| async move {
-            this.push_now(reference, credential, sender).await
+            this.push_now(reference, options, sender).await
         }))
     }
 
@@ -323,17 +325,18 @@ impl Images {
         }))
     }
 
-    /// Writes images as an archive that `load` and docker read.
+    /// Writes images as an archive that `load` and docker read: all that is here of them, or one platform.
     ///
     /// # Errors
     ///
-    /// An image does not exist.
-    pub async fn save(&self, names: Vec<String>) -> Result<ByteStream> {
+    /// An image does not exist, or not for the platform.
+    pub async fn save(&self, names: Vec<String>, platform: Option<String>) -> Result<ByteStream> {
+        let choice = choice(platform.as_deref())?.unwrap_or(PlatformChoice::All);
         let images = self
             .blocking(move |this| {
                 let mut images: Vec<archive::SavedImage> = Vec::new();
                 for name in &names {
-                    let (resolved, _) = this.find(name, None)?;
+                    let (resolved, _) = this.find(name, platform.as_deref())?;
                     let target = resolved.selected().clone();
                     let references = resolved.reference.clone().into_iter();
                     match images.iter_mut().find(|saved| saved.target.digest == target.digest) {
@@ -347,7 +350,7 @@ impl Images {
             .await?;
         let this = self.clone();
         Ok(stream::written(move |writer| {
-            archive::save(&this.0.store, &images, &PlatformChoice::All, writer).map_err(Error::from)
+            archive::save(&this.0.store, &images, &choice, writer).map_err(Error::from)
         }))
     }
 
@@ -365,9 +368,9 @@ impl Images {
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
-    pub async fn inspect(&self, image: &str) -> Result<ImageInspect> {
+    pub async fn inspect(&self, image: &str, platform: Option<String>) -> Result<ImageInspect> {
         let text = image.to_owned();
-        self.blocking(move |this| describe::inspect(this, &text)).await
+        self.blocking(move |this| describe::inspect(this, &text, platform.as_deref())).await
     }
 
     /// How it was made, newest step first.
@@ -468,6 +471,12 @@ fn credential(auth: RegistryAuth) -> Option<registry::Credential> {
     let named = !auth.username.is_empty();
     named
         .then_some(registry::Credential::Basic { username: auth.username, password: auth.password })
+}
+
+/// The platform that a call asks for, if it does.
+fn choice(platform: Option<&str>) -> Result<Option<PlatformChoice>> {
+    let platform = platform.filter(|text| !text.is_empty()).map(Platform::parse).transpose()?;
+    Ok(platform.map(PlatformChoice::Exactly))
 }
 
 /// `https://index.docker.io/v1/` is what clients call the default registry.

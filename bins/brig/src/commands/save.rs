@@ -14,14 +14,39 @@ pub(crate) struct Arguments {
     /// Archive to write instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Save only this platform: OS/ARCHITECTURE[/VARIANT]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
     /// The images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
 
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
-    let query = query::SaveImages { names: arguments.images, platform: None };
+    let platform = arguments.platform.as_deref().map(platform_object);
+    let query = query::SaveImages { names: arguments.images, platform };
     let client = context.client().await?;
     write_stream(arguments.output.as_deref(), async || client.save_images(&query).await).await?;
     Ok(Exit::SUCCESS)
+}
+
+/// `OS/ARCHITECTURE[/VARIANT]` in the form of the API, an object of the image specification.
+pub(crate) fn platform_object(text: &str) -> String {
+    let mut object = serde_json::Map::new();
+    for (key, value) in ["os", "architecture", "variant"].into_iter().zip(text.splitn(3, '/')) {
+        object.insert(key.to_owned(), value.into());
+    }
+    serde_json::Value::Object(object).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_objects_of_their_parts() {
+        assert_eq!(platform_object("linux/amd64"), r#"{"architecture":"amd64","os":"linux"}"#);
+        let arm = r#"{"architecture":"arm","os":"linux","variant":"v7"}"#;
+        assert_eq!(platform_object("linux/arm/v7"), arm);
+    }
 }

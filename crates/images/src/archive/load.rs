@@ -43,7 +43,17 @@ pub struct Loaded {
 /// [`Integrity`](crate::ErrorKind::Integrity) if content does not match its digest,
 /// [`Exhausted`](crate::ErrorKind::Exhausted) if the disk is full.
 pub fn load(store: &Store, archive: impl Read) -> Result<Vec<Loaded>> {
-    let lease = store.lease()?;
+    load_under(&store.lease()?, archive)
+}
+
+/// The same under a lease of the caller's, which goes on protecting what was loaded: against the removal, at the same
+/// moment, of an image with the same content. Who still needs an image without names [keeps](Store::keep) it once more
+/// before letting the lease go.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_under(lease: &Lease, archive: impl Read) -> Result<Vec<Loaded>> {
+    let store = lease.store();
     let decoder = Bounded::new(archive).map_err(cut_short)?;
     let mut loader = Loader { lease, contents: Contents::default() };
     let mut reader = TarReader::new(decoder);
@@ -63,6 +73,8 @@ pub fn load(store: &Store, archive: impl Read) -> Result<Vec<Loaded>> {
         ));
     }
     for image in &loaded {
+        // Also what was there before: the lease shall protect it.
+        lease.protect([&image.target.digest])?;
         store.keep(&image.target)?;
         for reference in &image.references {
             store.tag(reference, &image.target)?;
@@ -87,8 +99,8 @@ struct File {
     compression: Compression,
 }
 
-struct Loader {
-    lease: Lease,
+struct Loader<'a> {
+    lease: &'a Lease,
     contents: Contents,
 }
 
@@ -107,7 +119,7 @@ struct DockerEntry {
     layers: Option<Vec<String>>,
 }
 
-impl Loader {
+impl Loader<'_> {
     fn take(&mut self, entry: Entry, reader: &mut TarReader<impl Read>) -> Result<()> {
         match entry.kind {
             Kind::Directory => {}

@@ -73,6 +73,31 @@ fn archives_round_trip_with_names_and_platforms() {
     assert_eq!(load(&to, &single[..]).unwrap()[0].target.digest, arm.digest);
 }
 
+/// An image that is here already is loaded again, without a name, while its only name is removed and content collected.
+#[test]
+fn a_load_is_not_undone_by_a_removal_at_the_same_moment() {
+    let (_a, from) = store();
+    let target = image(&from.lease().unwrap(), "linux/amd64", &[b"1"]);
+    let mut nameless = Vec::new();
+    let saved = SavedImage { target: target.clone(), references: Vec::new() };
+    save(&from, &[saved], &PlatformChoice::All, &mut nameless).unwrap();
+    let (_b, to) = store();
+    load(&to, &nameless[..]).unwrap();
+    let name = Reference::parse("app:1").unwrap();
+    to.tag(&name, &target).unwrap();
+    let lease = to.lease().unwrap();
+    let loaded = load_under(&lease, &nameless[..]).unwrap();
+    to.untag(&name).unwrap();
+    to.remove(&target.digest).unwrap();
+    to.collect_garbage(&[], Duration::ZERO).unwrap();
+    // What the loader does last.
+    to.keep(&loaded[0].target).unwrap();
+    drop(lease);
+    to.collect_garbage(&[], Duration::ZERO).unwrap();
+    let image = to.image(&target, &crate::Platform::parse("linux/amd64").unwrap()).unwrap();
+    to.layer(&image.layers[0], &image.diff_ids[0]).unwrap().finish().unwrap();
+}
+
 #[test]
 fn the_old_docker_form_is_understood() {
     for stored in [b"layer".to_vec(), zstd::encode_all(&b"layer"[..], 1).unwrap()] {

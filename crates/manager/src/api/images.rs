@@ -87,7 +87,9 @@ pub(super) async fn load(
     Params(query): Params<query::LoadImages>,
     body: Body,
 ) -> Answer {
-    refuse_platform(query.platform.as_deref())?;
+    if query.platform.is_some() {
+        return Err(Failure::not_built("loading one platform of an archive"));
+    }
     progress(app.engine.images.load(byte_stream(body)).await?).await
 }
 
@@ -107,19 +109,21 @@ pub(super) async fn save(
 }
 
 async fn save_names(app: &App, names: Vec<String>, platform: Option<&str>) -> Answer {
-    refuse_platform(platform)?;
+    let platform = one_platform(platform)?;
     if names.is_empty() {
         return Err(Failure::invalid("missing parameter: names"));
     }
-    Ok(bytes("application/x-tar", app.engine.images.save(names).await?))
+    Ok(bytes("application/x-tar", app.engine.images.save(names, platform).await?))
 }
 
-/// Choosing one platform of a stored image: clients send it only when the user asks for it.
-fn refuse_platform(platform: Option<&str>) -> Result<(), Failure> {
-    match platform {
-        Some(_) => Err(Failure::not_built("choosing a platform here")),
-        None => Ok(()),
-    }
+/// One platform of a stored image: clients send an object of the image specification, people write `os/arch[/variant]`.
+fn one_platform(text: Option<&str>) -> Result<Option<String>, Failure> {
+    let Some(text) = text.filter(|text| text.starts_with('{')) else {
+        return Ok(text.map(str::to_owned));
+    };
+    let platform: brig_images::Platform = serde_json::from_str(text)
+        .map_err(|error| Failure::invalid(format!("invalid platform {text}: {error}")))?;
+    Ok(Some(platform.to_string()))
 }
 
 /// Everything beneath `/images/` whose path holds a name: names have slashes, so the router cannot tell.
@@ -153,8 +157,8 @@ fn params<Q: Query>(parts: &Parts) -> Result<Q, Failure> {
 
 async fn inspect(app: &App, name: &str, parts: &Parts) -> Answer {
     let query: query::InspectImage = params(parts)?;
-    refuse_platform(query.platform.as_deref())?;
-    json(&app.engine.images.inspect(name).await?)
+    let platform = one_platform(query.platform.as_deref())?;
+    json(&app.engine.images.inspect(name, platform).await?)
 }
 
 async fn remove(app: &App, name: String, parts: &Parts) -> Answer {
@@ -177,13 +181,13 @@ async fn tag(app: &App, name: &str, parts: &Parts) -> Answer {
 
 async fn push(app: &App, name: &str, parts: &mut Parts) -> Answer {
     let query: query::PushImage = params(parts)?;
-    refuse_platform(query.platform.as_deref())?;
+    let platform = one_platform(query.platform.as_deref())?;
     let Auth(auth) = Auth::from_request_parts(parts, &()).await?;
     let reference = join_tag(name.to_owned(), query.tag.as_deref());
     if !has_tag(&reference) {
         return Err(Failure::not_built("pushing all tags of a repository at once"));
     }
-    progress(app.engine.images.push(PushRequest { reference, auth }).await?).await
+    progress(app.engine.images.push(PushRequest { reference, auth, platform }).await?).await
 }
 
 /// What a registry has; one day.

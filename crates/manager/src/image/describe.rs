@@ -149,8 +149,8 @@ fn descriptor(target: &brig_images::Descriptor) -> OciDescriptor {
     }
 }
 
-pub(super) fn inspect(images: &Images, text: &str) -> Result<ImageInspect> {
-    let (resolved, image) = images.find(text, None)?;
+pub(super) fn inspect(images: &Images, text: &str, platform: Option<&str>) -> Result<ImageInspect> {
+    let (resolved, image) = images.find(text, platform)?;
     let references = images.names_of(&resolved.target.digest)?;
     let named = Named { target: resolved.target, references, image };
     let config = &named.image.config;

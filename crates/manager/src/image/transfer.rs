@@ -146,7 +146,7 @@ impl Images {
     pub(super) async fn push_now(
         &self,
         reference: Reference,
-        credential: Option<Credential>,
+        options: PushOptions,
         sender: ProgressSender,
     ) -> Result<()> {
         let repository = reference.repository();
@@ -156,7 +156,6 @@ impl Images {
                 sender.send_all(pushing(&blob));
             }
         };
-        let options = PushOptions { platform: None, credential };
         let pushed = self.0.client.push(&reference, &options, &self.0.store, &observer).await?;
         let (digest, size) = (pushed.target.digest.to_string(), pushed.target.size);
         let tag = reference.version();
@@ -169,20 +168,26 @@ impl Images {
 
     pub(super) async fn load_now(&self, archive: ByteStream, sender: ProgressSender) -> Result<()> {
         let reader = stream::reader(archive);
-        // As with a pull, nothing keeps removals away while the client sends.
-        let loaded = self
-            .blocking(move |this| archive::load(&this.0.store, reader).map_err(Error::from))
+        // As with a pull, nothing keeps removals away while the client sends; the lease keeps the content.
+        let (lease, loaded) = self
+            .blocking(move |this| {
+                let lease = this.0.store.lease()?;
+                let loaded = archive::load_under(&lease, reader)?;
+                Ok((lease, loaded))
+            })
             .await?;
         if loaded.is_empty() {
             return Err(Error::invalid("the archive holds no image"));
         }
         for loaded in loaded {
+            let image = self.image_for(loaded.target.clone()).await?;
+            let _kept = self.keep_layers(&image);
+            self.unpack(&image, None).await?;
             if loaded.references.is_empty() {
-                let target = loaded.target.clone();
+                // The same image may have been removed meanwhile: it is loaded after that, and is there.
+                let target = loaded.target;
                 self.blocking(move |this| this.0.store.keep(&target).map_err(Error::from)).await?;
             }
-            let image = self.image_for(loaded.target).await?;
-            self.unpack(&image, None).await?;
             let id = image.id.to_string();
             if loaded.references.is_empty() {
                 let text = format!("Loaded image ID: {id}\n");
@@ -195,7 +200,11 @@ impl Images {
                 self.publish("load", &id, &reference.familiar());
             }
         }
-        Ok(())
+        self.blocking(move |_| {
+            drop(lease);
+            Ok(())
+        })
+        .await
     }
 }
 
