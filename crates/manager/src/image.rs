@@ -202,7 +202,16 @@ impl Images {
         })?;
         let image = match platform.filter(|text| !text.is_empty()) {
             Some(platform) => {
-                self.0.store.image(resolved.selected(), &Platform::parse(platform)?)?
+                let wanted = Platform::parse(platform)?;
+                let image = self.0.store.image(resolved.selected(), &wanted)?;
+                if wanted.rank(&image.platform).is_none() {
+                    return Err(Error::not_found(format!(
+                        "image with reference {} was found but does not provide the specified platform ({wanted}), only {}",
+                        displayed(text),
+                        image.platform
+                    )));
+                }
+                image
             }
             None => self.image_of(resolved.selected())?,
         };

@@ -35,7 +35,8 @@ pub(crate) async fn follow(
             return Err(Error::reported(error).into());
         }
         view.update(&message);
-        if message.aux.is_some() || message.stream.is_some() {
+        // What is about one part of the transfer has an id, and is of no use afterwards.
+        if message.aux.is_some() || message.stream.is_some() || message.id.is_none() {
             rest.push(message);
         }
     }
