@@ -62,9 +62,8 @@ fn a_running_container_is_committed_by_docker_and_runs_on() {
     assert_eq!(engine.docker(&["run", "--rm", &id]).success(), "one");
     let layers = ["image", "inspect", "-f", "{{len .RootFS.Layers}} {{len .RepoTags}}", &id];
     assert_eq!(engine.docker(&layers).success(), "2 0");
-    let events =
-        ["events", "--since=1", "--until=0s", "--filter=event=commit", "--format={{.Type}}"];
-    assert_eq!(engine.docker(&events).success(), "container\ncontainer");
+    let events = engine.events(&["--filter=event=commit", "--format={{.Type}}"]);
+    assert_eq!(events, "container\ncontainer");
 }
 
 #[test]

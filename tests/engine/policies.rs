@@ -51,6 +51,11 @@ fn policies_restart_what_they_say() {
     let policy =
         "{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}";
     assert_eq!(engine.inspect("twice", policy), "on-failure:2");
+    // The policy may change between two runs as well as in one.
+    run(&engine, "changed", &["--restart", "always"], "exit 0");
+    eventually("a restart", || (restarts(&engine, "changed") >= 1).then_some(()));
+    let _ = engine.docker(&["update", "--restart", "no", "changed"]).success();
+    eventually("the last end", || (status(&engine, "changed") == "exited").then_some(()));
     // A stop ends the restarting, between two runs as well as in one; a start by hand counts anew.
     let _ = engine.docker(&["stop", "always"]).success();
     assert_eq!(status(&engine, "always"), "exited");
@@ -135,9 +140,8 @@ fn health_is_told_as_it_changes() {
     assert_eq!(health(&engine, "slow"), "starting");
     let _ = engine.docker(&["exec", "slow", "touch", "/well"]).success();
     becomes(&engine, "slow", "healthy");
-    let events = ["events", "--since", "1", "--until", "1s", "--filter", "container=web"];
-    let format = ["--filter", "event=health_status", "--format", "{{.Action}}"];
-    let events = engine.docker(&[&events[..], &format].concat()).success();
+    let filters = ["--filter", "container=web", "--filter", "event=health_status"];
+    let events = engine.events(&[&filters[..], &["--format", "{{.Action}}"]].concat());
     assert_eq!(events, "health_status: unhealthy\nhealth_status: healthy");
     // An image's or a flag's check can be turned off.
     run(&engine, "none", &["--no-healthcheck"], "sleep 1000");

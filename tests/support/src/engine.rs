@@ -259,6 +259,15 @@ impl Engine {
         let _ = self.docker(&["load", "-i", &archive.to_string_lossy()]).success();
     }
 
+    /// What docker's command line prints for all events up to now, of those that `words` select. It cuts durations to
+    /// whole seconds, so that the last ones come only when the second is over.
+    #[must_use]
+    pub fn events(&self, words: &[&str]) -> String {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let until = (now.as_secs() + 1).to_string();
+        self.docker(&[&["events", "--since", "1", "--until", &until], words].concat()).success()
+    }
+
     /// Kills brigd without warning and starts another.
     ///
     /// # Panics

@@ -25,7 +25,7 @@ use super::restart::{BackOff, Policy};
 use super::state::{Phase, Step};
 use super::table::{Handle, View};
 use super::{Shared, now, signal};
-use crate::error::{Error, Failures, Result};
+use crate::error::{Error, ErrorKind, Failures, Result};
 use crate::failpoint;
 use crate::metadata::{ContainerRecord, HealthRecord, Write};
 use crate::models::{ContainerUpdateBody, EndpointSettings};
@@ -457,7 +457,11 @@ impl Driver {
             .timeout_seconds
             .or(self.record.config.stop_timeout)
             .unwrap_or_else(|| self.shared.config.stop_timeout_seconds.into());
-        self.send_signal(number).await?;
+        match self.send_signal(number).await {
+            // It ended by itself at this very moment: its exit is on the way.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            sent => sent?,
+        }
         failpoint::hit("stop-signalled")?;
         let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
         Ok(Some(patience.map(|patience| Instant::now() + patience)))
@@ -587,10 +591,12 @@ impl Driver {
 
     async fn update(&mut self, update: ContainerUpdateBody) -> Result<()> {
         let changed = super::update::apply(&self.record.host_config, update)?;
-        if self.record.state.phase.is_alive()
+        let resources = super::spec::resources(&changed)?;
+        // A restart policy alone is nothing to the shim, which may be between two runs.
+        if resources != super::spec::resources(&self.record.host_config)?
+            && self.record.state.phase.is_alive()
             && let Some(live) = &self.live
         {
-            let resources = super::spec::resources(&changed)?;
             let json = serde_json::to_vec(&resources)
                 .map_err(|source| Error::invalid("encode the limits").with_source(source))?;
             live.shim.update(json).await?;

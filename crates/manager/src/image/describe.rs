@@ -218,33 +218,25 @@ pub(crate) fn image_config(image: &Image) -> ImageConfig {
 pub(super) fn history(images: &Images, text: &str) -> Result<Vec<ImageHistoryResponseItem>> {
     let (resolved, image) = images.find(text, None)?;
     let names = images.names_of(&resolved.target.digest)?;
+    let steps = image.config.history().iter().flatten();
+    let steps: Vec<_> = steps.map(|step| (step, step.empty_layer().unwrap_or(false))).collect();
     let mut sizes = layer_sizes(images, &image).into_iter();
-    let mut items: Vec<ImageHistoryResponseItem> = image
-        .config
-        .history()
-        .iter()
-        .flatten()
-        .map(|step| {
-            let empty = step.empty_layer().unwrap_or(false);
-            let size = if empty { 0 } else { sizes.next().unwrap_or(0) };
-            ImageHistoryResponseItem {
-                id: "<missing>".into(),
-                created: step.created().as_deref().and_then(timestamp_seconds).unwrap_or(0),
-                created_by: step.created_by().clone().unwrap_or_default(),
-                tags: Vec::new(),
-                size: i64::try_from(size).unwrap_or(i64::MAX),
-                comment: step.comment().clone().unwrap_or_default(),
-            }
-        })
-        .collect();
-    // Layers that no history step speaks of.
-    items.extend(sizes.map(|size| ImageHistoryResponseItem {
+    // Layers that no step speaks of are below those that were made on top of them.
+    let untold = sizes.len().saturating_sub(steps.iter().filter(|(_, empty)| !empty).count());
+    let item = |size: u64| ImageHistoryResponseItem {
         id: "<missing>".into(),
         created: 0,
         created_by: String::new(),
         tags: Vec::new(),
         size: i64::try_from(size).unwrap_or(i64::MAX),
         comment: String::new(),
+    };
+    let mut items: Vec<_> = sizes.by_ref().take(untold).map(item).collect();
+    items.extend(steps.into_iter().map(|(step, empty)| ImageHistoryResponseItem {
+        created: step.created().as_deref().and_then(timestamp_seconds).unwrap_or(0),
+        created_by: step.created_by().clone().unwrap_or_default(),
+        comment: step.comment().clone().unwrap_or_default(),
+        ..item(if empty { 0 } else { sizes.next().unwrap_or(0) })
     }));
     items.reverse();
     if let Some(newest) = items.first_mut() {
