@@ -219,7 +219,8 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, log: Arc<Mutex<Vec<Se
         answer += &format!("{name}: {value}\r\n");
     }
     answer += "\r\n";
-    let end = reply.truncate.or(reply.stall).unwrap_or(reply.body.len());
+    let end =
+        reply.truncate.or(reply.stall).map_or(reply.body.len(), |at| at.min(reply.body.len()));
     let body: &[u8] = if seen.method == "HEAD" { b"" } else { &reply.body[..end] };
     let _ = stream.write_all(answer.as_bytes()).await;
     match reply.drip {

@@ -164,9 +164,8 @@ mod tests {
     fn what_is_not_built_is_refused_by_its_name() {
         let list = |word: &str| Some(vec![word.to_owned()]);
         let some = |word: &str| Some(word.to_owned());
-        let rows: [(&str, HostConfig); 7] = [
+        let rows: [(&str, HostConfig); 6] = [
             ("Links", HostConfig { links: list("a:b"), ..HostConfig::default() }),
-            ("runsc", HostConfig { runtime: some("runsc"), ..HostConfig::default() }),
             ("flocker", HostConfig { volume_driver: some("flocker"), ..HostConfig::default() }),
             ("keep-id", HostConfig { userns_mode: some("keep-id"), ..HostConfig::default() }),
             ("shareable", HostConfig { ipc_mode: some("shareable"), ..HostConfig::default() }),
