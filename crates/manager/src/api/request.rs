@@ -1,13 +1,17 @@
 //! Extractors: the parts of a request, checked.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use axum::RequestPartsExt as _;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use brig_engine_api::ApiVersion;
 use brig_engine_api::query::Query;
 use brig_engine_api::registry_auth::{REGISTRY_AUTH_HEADER, RegistryAuth};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::stream::poll_fn;
+use futures_util::{Stream, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -19,6 +23,10 @@ use crate::{ByteStream, Error, ErrorKind};
 
 /// Largest JSON body, in bytes. Create requests with thousands of mounts stay far below it.
 pub(super) const MAX_JSON: usize = 16 * 1024 * 1024;
+
+/// How much of a body that nobody wants is read, in bytes, and for how long. Go's servers read as much.
+const MAX_DISCARDED: usize = 256 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The query parameters of an endpoint.
 pub(super) struct Params<Q>(pub(super) Q);
@@ -130,8 +138,45 @@ async fn collect(body: Body) -> Result<Bytes, Failure> {
 
 /// A body that is handed on as it arrives.
 pub(super) fn byte_stream(body: Body) -> ByteStream {
-    let failed = |error: axum::Error| {
-        Error::new(ErrorKind::Io, "read the request's body").with_source(error)
-    };
-    Box::pin(body.into_data_stream().map(move |chunk| chunk.map_err(failed)))
+    Upload::new(body).stream()
+}
+
+/// A body that is handed on as it arrives, and whose rest is read when the call fails: a client that is still sending
+/// would otherwise meet a closed connection instead of the answer.
+pub(super) struct Upload(Arc<Mutex<BodyDataStream>>);
+
+impl Upload {
+    pub(super) fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body.into_data_stream())))
+    }
+
+    /// What arrives.
+    pub(super) fn stream(&self) -> ByteStream {
+        let failed = |error: axum::Error| {
+            Error::new(ErrorKind::Io, "read the request's body").with_source(error)
+        };
+        Box::pin(self.pieces().map(move |piece| piece.map_err(failed)))
+    }
+
+    /// Reads what is left, within bounds.
+    pub(super) async fn discard(&self) {
+        let mut pieces = self.pieces();
+        let read = async {
+            let mut bytes = 0;
+            while let Some(Ok(piece)) = pieces.next().await {
+                bytes += piece.len();
+                if bytes > MAX_DISCARDED {
+                    return;
+                }
+            }
+        };
+        let _gave_up = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
+    }
+
+    fn pieces(&self) -> impl Stream<Item = Result<Bytes, axum::Error>> + Unpin + use<> {
+        let body = Arc::clone(&self.0);
+        poll_fn(move |context| {
+            body.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(context)
+        })
+    }
 }
