@@ -147,13 +147,12 @@ fn a_disk_that_is_full_while_pulling_is_named_and_left_as_it_was() {
         let setup = Setup { root_mib: Some(size_mib), ..Setup::default() };
         let Some(engine) = Engine::start_as(test, setup) else { return };
         let before = kept(&engine);
-        let (content, _, digests) =
-            Content::image(&[tar_of("one", 2 << 20), tar_of("two", 14 << 20)]);
+        let (content, ..) = Content::image(&[tar_of("one", 2 << 20), tar_of("two", 14 << 20)]);
         let registry = FalseRegistry::start(&engine, content);
         let name = registry.image("web");
         let root = engine.path("root").display().to_string();
-        let digest = digests[1].trim_start_matches("sha256:");
-        let words = [&*name, digest, &*root, "free space", "No space left on device"];
+        // Layers come side by side, so which file finds no room is chance; the error names it.
+        let words = [&*name, &*root, "free space", "No space left on device"];
         refused(engine.both(&["pull", &name]), REFUSED, &words);
         refused(engine.both(&["run", "--rm", &name]), REFUSED_RUN, &words);
         assert_eq!(engine.docker(&["images", "-aq"]).success(), "", "{test}");

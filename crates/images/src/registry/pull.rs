@@ -226,7 +226,7 @@ impl Pull<'_> {
         match &remote.manifest {
             Manifest::Image(image) if child.is_attestation() || image.require_image().is_err() => {
                 self.layers(image).await?;
-                self.blob(&image.config, BlobKind::Config).await?;
+                self.config(&image.config).await?;
                 self.put(&remote.target, remote.bytes.clone()).await
             }
             _ => self.take(remote, depth + 1, taken).await,
@@ -244,7 +244,7 @@ impl Pull<'_> {
         for layer in &manifest.layers {
             self.reporter(&layer.digest, BlobKind::Layer).report(BlobState::Waiting);
         }
-        self.blob(&manifest.config, BlobKind::Config).await?;
+        self.config(&manifest.config).await?;
         let (lease, digest) = (Arc::clone(&self.lease), manifest.config.digest.clone());
         let config = blocking(move || lease.store().blobs().read(&digest, CONFIG_LIMIT)).await?;
         let image = Image::parse(target, manifest, &config)?;
@@ -278,21 +278,25 @@ impl Pull<'_> {
         }
         let parallel = self.session.transport.config.parallel.max(1);
         let fetched = stream::iter(fetches).buffer_unordered(parallel).try_collect().await;
-        if let Err(error) = &fetched
-            && matches!(error.kind(), ErrorKind::Exhausted | ErrorKind::Integrity)
-        {
-            self.discard(manifest).await;
-        }
-        fetched
+        self.or_discard(fetched, &manifest.layers).await
     }
 
     /// Removes partial downloads that are worth less than their space: on a full disk, or of a registry that lies.
     /// Whatever stands in the way of that is no reason to hide the failure it follows.
-    async fn discard(&self, manifest: &ImageManifest) {
-        for layer in &manifest.layers {
+    async fn or_discard(&self, stored: Result<()>, targets: &[Descriptor]) -> Result<()> {
+        if let Err(error) = &stored
+            && matches!(error.kind(), ErrorKind::Exhausted | ErrorKind::Integrity)
+        {
+            self.discard(targets).await;
+        }
+        stored
+    }
+
+    async fn discard(&self, targets: &[Descriptor]) {
+        for target in targets {
             // Whoever wrote it has stopped or is about to; another pull of the same layer goes on.
             for _ in 0..DISCARD_TRIES {
-                let (lease, target) = (Arc::clone(&self.lease), layer.clone());
+                let (lease, target) = (Arc::clone(&self.lease), target.clone());
                 let tried = blocking(move || lease.store().blobs().try_writer(&target)).await;
                 match tried {
                     Ok(Acquired::Writer(writer)) => {
@@ -304,6 +308,11 @@ impl Pull<'_> {
                 }
             }
         }
+    }
+
+    async fn config(&self, target: &Descriptor) -> Result<()> {
+        let fetched = self.blob(target, BlobKind::Config).await;
+        self.or_discard(fetched, std::slice::from_ref(target)).await
     }
 
     async fn blob(&self, target: &Descriptor, kind: BlobKind) -> Result<()> {
@@ -319,17 +328,17 @@ impl Pull<'_> {
 
     /// Stores a manifest's bytes, which were verified when they came.
     async fn put(&self, target: &Descriptor, bytes: Vec<u8>) -> Result<()> {
-        let (lease, target) = (Arc::clone(&self.lease), target.clone());
-        blocking(move || {
-            let Acquired::Writer(mut writer) = lease.writer(&target)? else {
+        let (lease, written) = (Arc::clone(&self.lease), target.clone());
+        let stored = blocking(move || {
+            let Acquired::Writer(mut writer) = lease.writer(&written)? else {
                 // Complete, or someone else is writing these few bytes just now: write them beside.
-                return lease.put(&target.media_type, &bytes).map(drop);
+                return lease.put(&written.media_type, &bytes).map(drop);
             };
             writer.restart()?;
             writer.append(&bytes)?;
             writer.commit()
-        })
-        .await
+        });
+        self.or_discard(stored.await, std::slice::from_ref(target)).await
     }
 
     /// Gets a manifest from the store or the registry. `expected` is what an index says of it.
