@@ -18,6 +18,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use support::engine::program;
+use support::served_registry;
 
 /// How often the power is cut when nobody says otherwise.
 const CUTS: usize = 10;
@@ -125,16 +126,8 @@ fn prepare(directory: &Path) -> Option<()> {
     }
     let (archive, registry) = (directory.join("image.tar"), directory.join("shared/registry"));
     run(Command::new(env!("CARGO_BIN_EXE_power-cut-guest")).arg("pack").arg(&archive));
-    let mut server = Command::new(program("brig"))
-        .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root"])
-        .arg(&registry)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("listening on ").unwrap();
+    let brig = Command::new(program("brig"));
+    let (mut server, address) = served_registry::serve(brig, &registry, &[]);
     run(Command::new("skopeo")
         .args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
         .arg(format!("docker-archive:{}", archive.display()))

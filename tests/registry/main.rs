@@ -1,11 +1,11 @@
 //! `brig registry serve` with other people's clients: each pushes to it and pulls from it what another pushed.
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use support::engine::{Engine, program};
+use support::served_registry;
 
 /// A served registry, ended and removed when dropped.
 struct Registry {
@@ -24,25 +24,15 @@ impl Registry {
     fn start_in(
         test: &str,
         directory: tempfile::TempDir,
-        mut command: Command,
+        command: Command,
         options: &[&str],
     ) -> Option<Self> {
         if !program("brig").is_file() {
             skip(test, "brig is not built: use cargo xtask test");
             return None;
         }
-        let mut process = command
-            .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root"])
-            .arg(directory.path().join("registry"))
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+        let root = directory.path().join("registry");
+        let (process, address) = served_registry::serve(command, &root, options);
         Some(Self { address, process, directory })
     }
 

@@ -27,14 +27,17 @@ use crate::log;
 /// The exit code for a command that does not exist, as runc's.
 const UNKNOWN: u8 = 3;
 
+/// A flag as it is written, with what it means.
+type Flag = (&'static str, &'static str);
+
 /// A command: what its help says, and what it does.
 struct Command {
     name: &'static str,
     summary: &'static str,
     /// What follows its name.
     usage: &'static str,
-    /// Flags as they are written, with what they mean.
-    flags: &'static [(&'static str, &'static str)],
+    /// In groups, since commands share some.
+    flags: &'static [&'static [Flag]],
     /// Answers the exit code.
     run: fn(&Global, &mut Parser) -> anyhow::Result<u8>,
 }
@@ -119,7 +122,7 @@ fn help_on(global: &Global, name: &str) -> anyhow::Result<u8> {
     if !command.flags.is_empty() {
         text.push_str("\nFlags:\n");
     }
-    write_columns(&mut text, command.flags)?;
+    write_columns(&mut text, &command.flags.concat())?;
     log::print(&text);
     Ok(0)
 }

@@ -52,6 +52,7 @@ pub use requests::{
     WaitCondition, WaitFuture,
 };
 
+pub(crate) use create::shortest_path;
 pub(crate) use driver::Request;
 pub(crate) use files::{Hosts, ResolvConf};
 pub(crate) use lifecycle::{make_directory, remove_orphan, snapshot_key};

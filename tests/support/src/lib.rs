@@ -6,3 +6,4 @@ pub mod cgroups;
 pub mod engine;
 pub mod fuzz;
 pub mod holder;
+pub mod served_registry;

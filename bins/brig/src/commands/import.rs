@@ -1,11 +1,10 @@
 //! `brig import`.
 
-use std::io::IsTerminal as _;
+use std::path::Path;
 
-use anyhow::Context as _;
-use brig_engine_api::client::Upload;
 use brig_engine_api::query;
 
+use super::load::archive_upload;
 use super::tag::split_tag;
 use crate::context::Context;
 use crate::exit::{Exit, Outcome};
@@ -35,18 +34,8 @@ pub(crate) struct Arguments {
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
     let source = arguments.source.as_str();
     let is_url = source.starts_with("http://") || source.starts_with("https://");
-    let upload = match source {
-        "-" if std::io::stdin().is_terminal() => {
-            let why = "standard input is a terminal: give the archive by redirection";
-            return Err(anyhow::anyhow!(why).into());
-        }
-        "-" => Some(Upload::from_reader(tokio::io::stdin())),
-        _ if is_url => None,
-        path => {
-            let file = tokio::fs::File::open(path).await;
-            Some(Upload::from_reader(file.with_context(|| format!("open {path}"))?))
-        }
-    };
+    let file = Some(Path::new(source)).filter(|_| source != "-");
+    let upload = if is_url { None } else { Some(archive_upload(file, "").await?) };
     let name = arguments.name.unwrap_or_default();
     let (repository, tag) = split_tag(&name);
     let query = query::CreateImage {

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
-    let upload = archive_upload(arguments.input.as_deref()).await?;
+    let upload = archive_upload(arguments.input.as_deref(), "with -i or ").await?;
     let query = query::LoadImages { quiet: arguments.quiet, platform: None };
     let stream = context.client().await?.load_images(&query, upload).await?;
     let show = if arguments.quiet { Show::Nothing } else { Show::Progress };
@@ -34,15 +34,15 @@ pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome 
     Ok(Exit::SUCCESS)
 }
 
-/// An archive from a file, or from standard input.
-pub(crate) async fn archive_upload(input: Option<&Path>) -> Result<Upload> {
+/// An archive from a file, or from standard input; `how` else than by redirection it can be given.
+pub(crate) async fn archive_upload(input: Option<&Path>, how: &str) -> Result<Upload> {
     match input {
         Some(path) => {
             let file = tokio::fs::File::open(path).await;
             Ok(Upload::from_reader(file.with_context(|| format!("open {}", path.display()))?))
         }
         None if std::io::stdin().is_terminal() => {
-            bail!("standard input is a terminal: give the archive with -i or by redirection")
+            bail!("standard input is a terminal: give the archive {how}by redirection")
         }
         None => Ok(Upload::from_reader(tokio::io::stdin())),
     }

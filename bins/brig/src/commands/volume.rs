@@ -117,7 +117,7 @@ mod import {
     }
 
     pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
-        let upload = archive_upload(arguments.input.as_deref()).await?;
+        let upload = archive_upload(arguments.input.as_deref(), "with -i or ").await?;
         let client = context.client().await?;
         let name = Some(arguments.volume.clone());
         let request = VolumeCreateRequest { name, ..VolumeCreateRequest::default() };

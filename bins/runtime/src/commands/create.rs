@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use brig_runtime::{Console, ContainerId, CreateOptions};
 use lexopt::{Arg, Parser, ValueExt as _};
 
-use super::Command;
+use super::{Command, Flag};
 use crate::arguments::{self, Global, switch};
 use crate::notify;
 
@@ -93,26 +93,26 @@ fn listen_fds() -> u32 {
     number("LISTEN_FDS").filter(|_| meant).unwrap_or(0)
 }
 
+/// What `create` and `run` both take.
+pub(super) const FLAGS: &[Flag] = &[
+    ("-b, --bundle DIR", "the bundle (default: the working directory)"),
+    ("--console-socket PATH", "a Unix socket that gets the master side of the terminal"),
+    (
+        "--pidfd-socket PATH",
+        "a Unix socket that gets a descriptor of the container's first process",
+    ),
+    ("--pid-file FILE", "write the number of the container's first process there"),
+    ("--preserve-fds N", "pass on N descriptors after standard error and LISTEN_FDS (default: 0)"),
+    ("--no-pivot", "chroot instead of pivot_root, on an initial ramdisk"),
+    ("--no-new-keyring", "keep the caller's session keyring"),
+    ("--no-mount-fallback", "accepted for compatibility: mounts never fall back"),
+];
+
 pub(super) const COMMAND: Command = Command {
     name: "create",
     summary: "make a container from a bundle; its program waits for start",
     usage: " ID",
-    flags: &[
-        ("-b, --bundle DIR", "the bundle (default: the working directory)"),
-        ("--console-socket PATH", "a Unix socket that gets the master side of the terminal"),
-        (
-            "--pidfd-socket PATH",
-            "a Unix socket that gets a descriptor of the container's first process",
-        ),
-        ("--pid-file FILE", "write the number of the container's first process there"),
-        (
-            "--preserve-fds N",
-            "pass on N descriptors after standard error and LISTEN_FDS (default: 0)",
-        ),
-        ("--no-pivot", "chroot instead of pivot_root, on an initial ramdisk"),
-        ("--no-new-keyring", "keep the caller's session keyring"),
-        ("--no-mount-fallback", "accepted for compatibility: mounts never fall back"),
-    ],
+    flags: &[FLAGS],
     run,
 };
 

@@ -10,7 +10,7 @@ pub(super) const COMMAND: Command = Command {
     name: "delete",
     summary: "remove a container",
     usage: " ID",
-    flags: &[("-f, --force", "kill it first if it runs; what is not there is no error")],
+    flags: &[&[("-f, --force", "kill it first if it runs; what is not there is no error")]],
     run,
 };
 

@@ -19,10 +19,10 @@ pub(super) const COMMAND: Command = Command {
     name: "events",
     summary: "print statistics and out-of-memory events as JSON lines",
     usage: " ID",
-    flags: &[
+    flags: &[&[
         ("--stats", "print the statistics once and end"),
         ("--interval TIME", "time between statistics, such as 500ms or 1m (default: 5s)"),
-    ],
+    ]],
     run,
 };
 

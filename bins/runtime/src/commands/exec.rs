@@ -40,7 +40,7 @@ pub(super) const COMMAND: Command = Command {
     name: "exec",
     summary: "run a further process in a container",
     usage: " ID COMMAND [ARGUMENTS] | --process FILE ID",
-    flags: &[
+    flags: &[&[
         ("--console-socket PATH", "a Unix socket that gets the master side of the terminal"),
         ("--pidfd-socket PATH", "a Unix socket that gets a descriptor of the process"),
         ("--cwd DIR", "working directory in the container"),
@@ -59,7 +59,7 @@ pub(super) const COMMAND: Command = Command {
         ("--cgroup [CONTROLLERS:]PATH", "a cgroup below the container's to run in"),
         ("--ignore-paused", "also in a paused container"),
         ("--no-subreaper", "accepted for compatibility"),
-    ],
+    ]],
     run,
 };
 

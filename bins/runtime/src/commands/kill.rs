@@ -11,7 +11,7 @@ pub(super) const COMMAND: Command = Command {
     name: "kill",
     summary: "send a signal (default: TERM) to a container's first process",
     usage: " ID [SIGNAL]",
-    flags: &[("-a, --all", "send it to all processes")],
+    flags: &[&[("-a, --all", "send it to all processes")]],
     run,
 };
 

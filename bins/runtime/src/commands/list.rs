@@ -11,7 +11,10 @@ pub(super) const COMMAND: Command = Command {
     name: "list",
     summary: "list containers",
     usage: "",
-    flags: &[("-f, --format table|json", "how (default: table)"), ("-q, --quiet", "only the ids")],
+    flags: &[&[
+        ("-f, --format table|json", "how (default: table)"),
+        ("-q, --quiet", "only the ids"),
+    ]],
     run,
 };
 

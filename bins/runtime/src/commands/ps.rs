@@ -11,7 +11,7 @@ pub(super) const COMMAND: Command = Command {
     name: "ps",
     summary: "list the processes of a container",
     usage: " ID [PS-OPTIONS]",
-    flags: &[("-f, --format table|json", "how (default: table)")],
+    flags: &[&[("-f, --format table|json", "how (default: table)")]],
     run,
 };
 

@@ -17,23 +17,12 @@ pub(super) const COMMAND: Command = Command {
     summary: "create and start a container",
     usage: " ID",
     flags: &[
-        ("-b, --bundle DIR", "the bundle (default: the working directory)"),
-        ("--console-socket PATH", "a Unix socket that gets the master side of the terminal"),
-        (
-            "--pidfd-socket PATH",
-            "a Unix socket that gets a descriptor of the container's first process",
-        ),
-        ("--pid-file FILE", "write the number of the container's first process there"),
-        (
-            "--preserve-fds N",
-            "pass on N descriptors after standard error and LISTEN_FDS (default: 0)",
-        ),
-        ("--no-pivot", "chroot instead of pivot_root, on an initial ramdisk"),
-        ("--no-new-keyring", "keep the caller's session keyring"),
-        ("--no-mount-fallback", "accepted for compatibility: mounts never fall back"),
-        ("-d, --detach", "do not wait for the container's end"),
-        ("--keep", "keep the container when it has ended"),
-        ("--no-subreaper", "accepted for compatibility"),
+        super::create::FLAGS,
+        &[
+            ("-d, --detach", "do not wait for the container's end"),
+            ("--keep", "keep the container when it has ended"),
+            ("--no-subreaper", "accepted for compatibility"),
+        ],
     ],
     run,
 };

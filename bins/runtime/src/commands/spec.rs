@@ -14,10 +14,10 @@ pub(super) const COMMAND: Command = Command {
     name: "spec",
     summary: "write a config.json to start from",
     usage: "",
-    flags: &[
+    flags: &[&[
         ("-b, --bundle DIR", "where (default: the working directory)"),
         ("--rootless", "for a caller without privileges"),
-    ],
+    ]],
     run,
 };
 

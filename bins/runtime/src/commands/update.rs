@@ -15,7 +15,7 @@ pub(super) const COMMAND: Command = Command {
     name: "update",
     summary: "change the limits of a container",
     usage: " ID",
-    flags: &[
+    flags: &[&[
         (
             "-r, --resources FILE",
             "linux.resources as JSON, - for standard input; other flags are ignored",
@@ -36,7 +36,7 @@ pub(super) const COMMAND: Command = Command {
         ("--pids-limit N", "most processes, -1 for no limit"),
         ("--l3-cache-schema TEXT", "schemata of the L3 cache in resctrl"),
         ("--mem-bw-schema TEXT", "schemata of the memory bandwidth in resctrl"),
-    ],
+    ]],
     run,
 };
 

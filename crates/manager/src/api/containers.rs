@@ -18,7 +18,7 @@ use super::detach::DetachKeys;
 use super::failure::Failure;
 use super::hijack::{content_type, hijack};
 use super::legacy;
-use super::request::{Json, Name, Params, Upload, Version};
+use super::request::{Json, Name, Params, Version, with_upload};
 use super::respond::{
     Answer, bytes, complete, empty, endless_bytes, endless_lines, json, json_response,
 };
@@ -305,13 +305,11 @@ pub(super) async fn archive_put(
         no_overwrite_dir_non_dir: query.no_overwrite_dir_non_dir,
         copy_uid_gid: query.copy_uid_gid,
     };
-    let upload = Upload::new(body);
-    let put = app.engine.containers.archive_put(&id, request, upload.stream()).await;
-    if put.is_err() {
-        upload.discard().await;
-    }
-    put?;
-    empty(StatusCode::OK)
+    with_upload(body, |archive| async move {
+        app.engine.containers.archive_put(&id, request, archive).await?;
+        empty(StatusCode::OK)
+    })
+    .await
 }
 
 fn expect_path(query: &query::ContainerArchive) -> Result<(), Failure> {

@@ -3,7 +3,6 @@
 use axum::extract::{Request, State};
 use brig_engine_api::models::{ExecConfig, ExecStartConfig};
 use brig_engine_api::query;
-use brig_engine_api::stream::{StdStream, encode_frame};
 use brig_engine_api::types::IdResponse;
 use http::StatusCode;
 
@@ -13,7 +12,7 @@ use super::detach::DetachKeys;
 use super::hijack::hijack;
 use super::request::{Json, Name, Params, Version, parse_json};
 use super::respond::{Answer, complete, empty, json, json_response};
-use crate::{AttachStream, ExecStart, ExecStarted, TerminalSize};
+use crate::{ExecStart, ExecStarted, TerminalSize};
 
 pub(super) async fn create(
     State(app): State<App>,
@@ -39,37 +38,11 @@ pub(super) async fn start(
         detach: config.detach.unwrap_or_default(),
         console_size: console_size(config.console_size.as_deref()),
     };
-    let (engine, exec) = (app.engine.clone(), id.clone());
-    let started = complete(async move { engine.containers.exec_start(&exec, start).await }).await;
-    match started {
-        Ok(ExecStarted::Detached) => empty(StatusCode::OK),
-        Ok(ExecStarted::Attached(stream)) => {
-            Ok(hijack(&app.ending, parts, stream, detach, version))
-        }
-        Err(failure) if !start.detach => {
-            // That there is no such command is told like a command's own failure, on the streams and by the exit code,
-            // since docker's client reads no message of a refused upgrade.
-            let ended = app.engine.containers.exec_inspect(&id).await?;
-            if !matches!(ended.exit_code, Some(126 | 127)) {
-                return Err(failure);
-            }
-            let tty = ended.process_config.and_then(|process| process.tty).unwrap_or_default();
-            let stream = last_words(tty, &failure.message);
-            Ok(hijack(&app.ending, parts, stream, detach, version))
-        }
-        Err(failure) => Err(failure),
+    let engine = app.engine.clone();
+    match complete(async move { engine.containers.exec_start(&id, start).await }).await? {
+        ExecStarted::Detached => empty(StatusCode::OK),
+        ExecStarted::Attached(stream) => Ok(hijack(&app.ending, parts, stream, detach, version)),
     }
-}
-
-/// A stream that holds a message and nothing else.
-fn last_words(tty: bool, message: &str) -> AttachStream {
-    let bytes = if tty {
-        format!("{message}\r\n").into()
-    } else {
-        encode_frame(StdStream::Stderr, format!("{message}\n").as_bytes())
-    };
-    let input = Box::new(tokio::io::sink());
-    AttachStream { tty, output: Box::new(std::io::Cursor::new(bytes)), input }
 }
 
 /// The size in a body: height, then width.

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use super::App;
 use super::failure::Failure;
 use super::legacy;
-use super::request::{Auth, Name, Params, byte_stream, parse_json};
+use super::request::{Auth, Name, Params, parse_json, with_upload};
 use super::respond::{Answer, bytes, complete, empty, json, json_response, progress};
 use crate::models::ContainerConfig;
 use crate::{
@@ -38,18 +38,20 @@ pub(super) async fn create(
     body: Body,
 ) -> Answer {
     if let Some(source) = query.from_src {
-        let source = match source.as_str() {
-            "-" => ImportSource::Archive(byte_stream(body)),
-            _ => ImportSource::Url(source),
-        };
-        let request = ImportRequest {
-            source,
-            reference: join_tag(query.repo.unwrap_or_default(), query.tag.as_deref()),
-            message: query.message.unwrap_or_default(),
-            changes: query.changes,
-            platform: query.platform,
-        };
-        return progress(app.engine.images.import(request).await?).await;
+        return with_upload(body, |archive| async move {
+            let request = ImportRequest {
+                source: match source.as_str() {
+                    "-" => ImportSource::Archive(archive),
+                    _ => ImportSource::Url(source),
+                },
+                reference: join_tag(query.repo.unwrap_or_default(), query.tag.as_deref()),
+                message: query.message.unwrap_or_default(),
+                changes: query.changes,
+                platform: query.platform,
+            };
+            progress(app.engine.images.import(request).await?).await
+        })
+        .await;
     }
     let Some(image) = query.from_image else {
         return Err(Failure::invalid("missing parameter: fromImage"));
@@ -90,7 +92,11 @@ pub(super) async fn load(
     if query.platform.is_some() {
         return Err(Failure::not_built("loading one platform of an archive"));
     }
-    progress(app.engine.images.load(byte_stream(body)).await?).await
+    with_upload(
+        body,
+        |archive| async move { progress(app.engine.images.load(archive).await?).await },
+    )
+    .await
 }
 
 pub(super) async fn prune(State(app): State<App>, Params(query): Params<query::Prune>) -> Answer {

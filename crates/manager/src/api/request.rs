@@ -19,6 +19,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
+use super::respond::Answer;
 use crate::{ByteStream, Error, ErrorKind};
 
 /// Largest JSON body, in bytes. Create requests with thousands of mounts stay far below it.
@@ -136,47 +137,39 @@ async fn collect(body: Body) -> Result<Bytes, Failure> {
     }
 }
 
-/// A body that is handed on as it arrives.
-pub(super) fn byte_stream(body: Body) -> ByteStream {
-    Upload::new(body).stream()
+/// Answers a request by what arrives as its body. When that fails the rest is read first, within bounds: a client that is
+/// still sending would otherwise meet a closed connection instead of the answer.
+pub(super) async fn with_upload<F: Future<Output = Answer>>(
+    body: Body,
+    answer: impl FnOnce(ByteStream) -> F,
+) -> Answer {
+    let body = Arc::new(Mutex::new(body.into_data_stream()));
+    let failed = |error: axum::Error| {
+        Error::new(ErrorKind::Io, "read the request's body").with_source(error)
+    };
+    let arriving = pieces(&body).map(move |piece| piece.map_err(failed));
+    let answered = answer(Box::pin(arriving)).await;
+    if answered.is_err() {
+        let _gave_up = tokio::time::timeout(DISCARD_TIMEOUT, discard(pieces(&body))).await;
+    }
+    answered
 }
 
-/// A body that is handed on as it arrives, and whose rest is read when the call fails: a client that is still sending
-/// would otherwise meet a closed connection instead of the answer.
-pub(super) struct Upload(Arc<Mutex<BodyDataStream>>);
-
-impl Upload {
-    pub(super) fn new(body: Body) -> Self {
-        Self(Arc::new(Mutex::new(body.into_data_stream())))
+async fn discard(mut pieces: impl Stream<Item = Result<Bytes, axum::Error>> + Unpin) {
+    let mut bytes = 0;
+    while let Some(Ok(piece)) = pieces.next().await {
+        bytes += piece.len();
+        if bytes > MAX_DISCARDED {
+            return;
+        }
     }
+}
 
-    /// What arrives.
-    pub(super) fn stream(&self) -> ByteStream {
-        let failed = |error: axum::Error| {
-            Error::new(ErrorKind::Io, "read the request's body").with_source(error)
-        };
-        Box::pin(self.pieces().map(move |piece| piece.map_err(failed)))
-    }
-
-    /// Reads what is left, within bounds.
-    pub(super) async fn discard(&self) {
-        let mut pieces = self.pieces();
-        let read = async {
-            let mut bytes = 0;
-            while let Some(Ok(piece)) = pieces.next().await {
-                bytes += piece.len();
-                if bytes > MAX_DISCARDED {
-                    return;
-                }
-            }
-        };
-        let _gave_up = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
-    }
-
-    fn pieces(&self) -> impl Stream<Item = Result<Bytes, axum::Error>> + Unpin + use<> {
-        let body = Arc::clone(&self.0);
-        poll_fn(move |context| {
-            body.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(context)
-        })
-    }
+fn pieces(
+    body: &Arc<Mutex<BodyDataStream>>,
+) -> impl Stream<Item = Result<Bytes, axum::Error>> + Unpin + use<> {
+    let body = Arc::clone(body);
+    poll_fn(move |context| {
+        body.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(context)
+    })
 }

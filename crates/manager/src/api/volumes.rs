@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::App;
 use super::legacy;
-use super::request::{Json, Name, Params, byte_stream};
+use super::request::{Json, Name, Params, with_upload};
 use super::respond::{Answer, bytes, complete, empty, json, json_response};
 
 pub(super) async fn list(
@@ -52,9 +52,11 @@ pub(super) async fn export(
 }
 
 pub(super) async fn import(State(app): State<App>, Name(name): Name, body: Body) -> Answer {
-    let archive = byte_stream(body);
-    complete(async move { app.engine.volumes.import(&name, archive).await }).await?;
-    empty(StatusCode::NO_CONTENT)
+    with_upload(body, |archive| async move {
+        complete(async move { app.engine.volumes.import(&name, archive).await }).await?;
+        empty(StatusCode::NO_CONTENT)
+    })
+    .await
 }
 
 pub(super) async fn prune(State(app): State<App>, Params(query): Params<query::Prune>) -> Answer {

@@ -67,32 +67,19 @@ pub(super) async fn commit(shared: &Arc<Shared>, request: CommitRequest) -> Resu
 
 /// What of a container's configuration an image can have.
 fn of_container(config: &ContainerConfig) -> ImageConfig {
-    let ContainerConfig {
-        user,
-        exposed_ports,
-        env,
-        cmd,
-        healthcheck,
-        volumes,
-        working_dir,
-        entrypoint,
-        labels,
-        stop_signal,
-        shell,
-        ..
-    } = config.clone();
+    let config = config.clone();
     ImageConfig {
-        user,
-        exposed_ports,
-        env,
-        cmd,
-        healthcheck,
-        volumes,
-        working_dir,
-        entrypoint,
-        labels,
-        stop_signal,
-        shell,
+        user: config.user,
+        exposed_ports: config.exposed_ports,
+        env: config.env,
+        cmd: config.cmd,
+        healthcheck: config.healthcheck,
+        volumes: config.volumes,
+        working_dir: config.working_dir,
+        entrypoint: config.entrypoint,
+        labels: config.labels,
+        stop_signal: config.stop_signal,
+        shell: config.shell,
         ..ImageConfig::default()
     }
 }

@@ -5,6 +5,7 @@ mod merge;
 mod mounts;
 
 pub(super) use merge::merge;
+pub(crate) use mounts::shortest_path;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::container::parse_signal;
+use crate::container::{parse_signal, shortest_path};
 use crate::error::{Error, Result};
 use crate::models::{ContainerConfig, HealthConfig};
 
@@ -78,10 +78,7 @@ impl Change<'_> {
                 if volumes.iter().any(String::is_empty) {
                     return Err(self.wrong("a volume has no path"));
                 }
-                let all = self.config.volumes.get_or_insert_default();
-                all.extend(volumes.into_iter().filter(|volume| !volume.is_empty()));
-                all.sort();
-                all.dedup();
+                add(self.config.volumes.get_or_insert_default(), volumes);
             }
             "WORKDIR" => self.working_directory()?,
             other => return Err(Error::invalid(format!("{other} is not a valid change command"))),
@@ -149,10 +146,7 @@ impl Change<'_> {
             }
             ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
         }
-        let all = self.config.exposed_ports.get_or_insert_default();
-        all.extend(ports);
-        all.sort();
-        all.dedup();
+        add(self.config.exposed_ports.get_or_insert_default(), ports);
         Ok(())
     }
 
@@ -201,15 +195,7 @@ impl Change<'_> {
             true => path,
             false => format!("{}/{path}", before.unwrap_or_default()),
         };
-        let mut parts: Vec<&str> = Vec::new();
-        for part in whole.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => drop(parts.pop()),
-                part => parts.push(part),
-            }
-        }
-        self.config.working_dir = Some(format!("/{}", parts.join("/")));
+        self.config.working_dir = Some(shortest_path(&whole));
         Ok(())
     }
 
@@ -274,6 +260,13 @@ impl Change<'_> {
         words.extend(word);
         Ok(words)
     }
+}
+
+/// Adds to a list that is a set: in order, each once.
+fn add(all: &mut Vec<String>, more: Vec<String>) {
+    all.extend(more);
+    all.sort();
+    all.dedup();
 }
 
 fn json_words(text: &str) -> Option<Vec<String>> {

@@ -76,6 +76,14 @@ fn check_destination(path: &str) -> Result<String> {
     if !path.starts_with('/') || path.contains('\0') {
         return Err(wrong("mount path must be absolute"));
     }
+    match shortest_path(path) {
+        root if root == "/" => Err(wrong("destination can't be '/'")),
+        path => Ok(path),
+    }
+}
+
+/// An absolute path in a container in its shortest form, by its text alone.
+pub(crate) fn shortest_path(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -84,10 +92,7 @@ fn check_destination(path: &str) -> Result<String> {
             part => parts.push(part),
         }
     }
-    if parts.is_empty() {
-        return Err(wrong("destination can't be '/'"));
-    }
-    Ok(format!("/{}", parts.join("/")))
+    format!("/{}", parts.join("/"))
 }
 
 /// `destination`, `source:destination` or `source:destination:options`.
