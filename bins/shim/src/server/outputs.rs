@@ -32,10 +32,9 @@ impl Shim {
         let mut forwards = [None, None];
         let mut both = None;
         if let Some(logger) = self.program(&stdout, &process.container)? {
-            let pipes = logger.start().map_err(unavailable)?;
-            process.ready.extend(pipes.ready);
-            forwards[0] = Some(self.pipe(number, Stream::Stdout, pipes.stdout));
-            both = Some(pipes.stderr).filter(|_| stdout == stderr);
+            let (first, second) = start(process, logger)?;
+            forwards[0] = Some(self.pipe(number, Stream::Stdout, first));
+            both = Some(second).filter(|_| stdout == stderr);
         } else {
             forwards[0] = self.open_forward(&stdout, number, Channel::ForwardStdout)?;
         }
@@ -45,9 +44,8 @@ impl Shim {
         forwards[1] = if let Some(pipe) = both {
             Some(self.pipe(number, Stream::Stderr, pipe))
         } else if let Some(logger) = self.program(&stderr, &process.container)? {
-            let pipes = logger.start().map_err(unavailable)?;
-            process.ready.extend(pipes.ready);
-            Some(self.pipe(number, Stream::Stderr, pipes.stderr))
+            let (_unused, second) = start(process, logger)?;
+            Some(self.pipe(number, Stream::Stderr, second))
         } else {
             self.open_forward(&stderr, number, Channel::ForwardStderr)?
         };
@@ -127,12 +125,9 @@ impl Shim {
             None
         };
         let Some(logger) = logger else { return Ok(()) };
-        let pipes = logger.start().map_err(unavailable)?;
-        process.ready.extend(pipes.ready);
-        let mut forwards = [
-            self.pipe(number, Stream::Stdout, pipes.stdout),
-            self.pipe(number, Stream::Stderr, pipes.stderr),
-        ];
+        let (first, second) = start(process, logger)?;
+        let mut forwards =
+            [self.pipe(number, Stream::Stdout, first), self.pipe(number, Stream::Stderr, second)];
         if options.non_blocking {
             let length = Some(options.max_buffer_bytes).filter(|&length| length > 0);
             let length = usize::try_from(length.unwrap_or(BUFFER_LENGTH)).unwrap_or(usize::MAX);
@@ -229,6 +224,13 @@ impl Forward {
     pub(super) fn holds_up(&self) -> bool {
         self.ring.is_none() && !self.outbox.is_empty()
     }
+}
+
+/// Starts a process's logger, for which the process is to wait; answers the pipes of standard output and error.
+fn start(process: &mut Process, logger: Logger) -> Result<(OwnedFd, OwnedFd), Status> {
+    let pipes = logger.start().map_err(unavailable)?;
+    process.ready.extend(pipes.ready);
+    Ok((pipes.stdout, pipes.stderr))
 }
 
 fn invalid(message: String) -> Status {
