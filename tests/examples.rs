@@ -38,12 +38,15 @@ fn embed_runtime_runs_a_bundle() {
     let bundle: PathBuf = engine.path("bundle");
     make_rootfs(&bundle.join("rootfs"));
     let cgroup = format!("brig-test-embed-runtime-{}", std::process::id());
+    // The first process ends when the other has: its own end would kill that.
+    let wait = "echo init is $$; until [ -s /tmp/seen ]; do :; done; read other </tmp/seen; \
+                while kill -0 $other 2>/dev/null; do :; done; exit 7";
     let config = json!({
         "ociVersion": "1.3.0",
         "root": {"path": "rootfs"},
         "process": {
             "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
-            "args": ["sh", "-c", "echo init is $$; while [ ! -e /tmp/seen ]; do :; done; exit 7"],
+            "args": ["sh", "-c", wait],
         },
         "linux": {
             "cgroupsPath": format!("/{cgroup}/container"),
@@ -51,7 +54,7 @@ fn embed_runtime_runs_a_bundle() {
         },
     });
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-    let script = "echo another is not $(($$ - 1)); echo >/tmp/seen";
+    let script = "echo another is not $(($$ - 1)); echo $$ >/tmp/seen";
     let outcome = run(&engine, "embed-runtime", &[&text(&bundle), "sh", "-c", script]);
     cgroups::remove(&cgroup);
     assert_eq!(outcome.code, Some(7), "{outcome:?}");
