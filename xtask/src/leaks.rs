@@ -77,11 +77,16 @@ fn cgroups() -> BTreeSet<String> {
     found
 }
 
-/// Processes of ours by program; others come and go.
+/// Processes of ours by program; others come and go. One that ended and waits for its parent is not counted: a parent of
+/// ours would be, and the machine's init takes its time.
 fn processes() -> BTreeSet<String> {
     process_directories()
         .filter_map(|process| {
             let name = fs::read_to_string(process.join("comm")).ok()?;
+            let stat = fs::read_to_string(process.join("stat")).ok()?;
+            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')) {
+                return None;
+            }
             let ours = ["brig", "containerd-shim", "docker-registry"];
             let pid = process.file_name()?.to_string_lossy().into_owned();
             ours.iter()

@@ -365,10 +365,7 @@ pub(crate) async fn tear_down(
         let known = !matches!(&deleted, Err(error) if error.kind() != ErrorKind::NotFound);
         // A shim forgets a container whose making failed, and what it could not undo of that is still there.
         let runtime = shared.config.state.join("runtime").join(&record.id);
-        if known && !runtime.exists() {
-            // The shim may end before its answer is read.
-            let _ = shim.shutdown().await;
-        } else {
+        if !(known && !runtime.exists() && end_shim(&shim, &place).await) {
             failures.note(end_without_shim(shared, &place).await);
         }
     } else if place.bundle.join("config.json").exists() {
@@ -381,6 +378,16 @@ pub(crate) async fn tear_down(
     let cleaned = blocking::run(move || volumes::withdraw(&again, &left));
     failures.note(cleaned.await);
     failures.into_result(&format!("tear down container {}", record.id))
+}
+
+/// Asks a shim without a container to end, and waits for it: who removed a container finds no process of it. False when
+/// it stays.
+async fn end_shim(shim: &Shim, place: &ShimPlace) -> bool {
+    let process = place.process();
+    // The shim may end before its answer is read.
+    let _ = shim.shutdown().await;
+    let Some(process) = process else { return true };
+    tokio::time::timeout(shims::PATIENCE, shims::ended(&process)).await.is_ok()
 }
 
 /// Removes what the runtime has of a container to whose shim there is no connection, and that shim.

@@ -15,8 +15,8 @@ use crate::blocking;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// How long a killed shim may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a shim that was killed or told to end may take to be gone.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A shim, or a command about to become one.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl ShimProcess {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             Err(errno) => return Err(Error::io(what(), errno.into())),
         }
-        let ended = tokio::time::timeout(KILL_PATIENCE, ended(&self.process)).await;
+        let ended = tokio::time::timeout(PATIENCE, ended(&self.process)).await;
         ended.map_err(|_| Error::conflict(format!("{}: it does not end", what())))
     }
 }
