@@ -10,6 +10,10 @@
 //! restart's pause) is a deadline in the loop, not a wait, so that a kill gets through to a container that is being
 //! stopped. Starting and tearing down run to their end before the next request is looked at.
 
+mod change;
+mod remove;
+mod stop;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,16 +29,15 @@ use super::restart::{BackOff, Policy};
 use super::state::{Phase, Step};
 use super::table::{Handle, View};
 use super::{Shared, now, signal};
-use crate::error::{Error, ErrorKind, Failures, Result};
+use crate::error::Result;
 use crate::failpoint;
 use crate::metadata::{ContainerRecord, HealthRecord, Write};
 use crate::models::{ContainerUpdateBody, EndpointSettings};
 use crate::shim_client::Exit;
+use stop::Stopping;
 
 /// Requests that may wait for one container.
 const REQUESTS_MAX: usize = 64;
-/// After SIGKILL a process ends at once, unless the kernel holds it (uninterruptible sleep).
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 type Reply<T> = oneshot::Sender<Result<T>>;
 
@@ -98,16 +101,6 @@ pub(crate) enum Request {
     CleanUp {
         reply: Reply<()>,
     },
-}
-
-/// A stop under way.
-struct Stopping {
-    /// When the process is killed; `None` waits for ever.
-    deadline: Option<Instant>,
-    killed: bool,
-    replies: Vec<Reply<Outcome>>,
-    /// Start again once it ended.
-    then_start: bool,
 }
 
 pub(crate) struct Driver {
@@ -401,308 +394,6 @@ impl Driver {
         } else {
             self.record.state.phase = Phase::Exited;
             self.save_status().await;
-        }
-    }
-
-    async fn remove_if_automatic(&mut self) {
-        if self.record.host_config.auto_remove != Some(true) {
-            return;
-        }
-        let options = RemoveOptions { force: true, volumes: true };
-        if let Err(error) = self.remove_stopped(options).await {
-            tracing::error!(container = %self.record.id, "automatic removal: {}", error.report());
-        }
-    }
-
-    async fn stop(&mut self, options: &StopOptions, reply: Reply<Outcome>, then_start: bool) {
-        if let Some(stopping) = &mut self.stopping {
-            stopping.then_start |= then_start;
-            stopping.replies.push(reply);
-            return;
-        }
-        match self.begin_stop(options).await {
-            Ok(Some(deadline)) => {
-                let killed = false;
-                self.stopping =
-                    Some(Stopping { deadline, killed, replies: vec![reply], then_start });
-            }
-            Ok(None) if then_start => answer(reply, self.start_by_hand().await),
-            Ok(None) => answer(reply, Ok(Outcome::Unchanged)),
-            Err(error) => answer(reply, Err(error)),
-        }
-    }
-
-    /// Sends the stop signal; returns the deadline, or `None` when nothing runs.
-    async fn begin_stop(&mut self, options: &StopOptions) -> Result<Option<Option<Instant>>> {
-        let phase = self.record.state.phase;
-        if phase == Phase::Restarting {
-            self.restart_at = None;
-            self.record.state.phase = phase.after(Step::CancelRestart)?;
-            self.record.state.stopped_by_hand = true;
-            self.save(Write::Durable).await?;
-            return Ok(None);
-        }
-        if !phase.is_alive() {
-            return Ok(None);
-        }
-        let text = options.signal.as_deref().or(self.record.config.stop_signal.as_deref());
-        let number = signal::parse(text.filter(|text| !text.is_empty()).unwrap_or("SIGTERM"))?;
-        self.record.state.stopped_by_hand = true;
-        self.save_if_possible("the stop").await;
-        failpoint::hit("stop-recorded")?;
-        if phase == Phase::Paused {
-            self.unpause().await?;
-        }
-        let seconds = options
-            .timeout_seconds
-            .or(self.record.config.stop_timeout)
-            .unwrap_or_else(|| self.shared.config.stop_timeout_seconds.into());
-        match self.send_signal(number).await {
-            // It ended by itself at this very moment: its exit is on the way.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            sent => sent?,
-        }
-        failpoint::hit("stop-signalled")?;
-        let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
-        Ok(Some(patience.map(|patience| Instant::now() + patience)))
-    }
-
-    /// The grace period is over.
-    async fn escalate(&mut self) {
-        let Some(stopping) = &mut self.stopping else { return };
-        if stopping.killed {
-            let id = &self.record.id;
-            let error = || {
-                Error::conflict(format!(
-                    "container {id} did not end within {KILL_PATIENCE:?} of SIGKILL"
-                ))
-            };
-            for reply in std::mem::take(&mut stopping.replies) {
-                answer(reply, Err(error()));
-            }
-            stopping.deadline = None;
-            return;
-        }
-        stopping.killed = true;
-        stopping.deadline = Some(Instant::now() + KILL_PATIENCE);
-        if let Err(error) = self.send_signal(signal::KILL).await {
-            tracing::warn!(container = %self.record.id, "kill: {}", error.report());
-        }
-    }
-
-    async fn finish_stop(&mut self, stopping: Stopping) {
-        self.event("stop", &[]);
-        let outcome = if stopping.then_start {
-            let started = self.start_by_hand().await;
-            if started.is_ok() {
-                self.event("restart", &[]);
-            }
-            started
-        } else {
-            Ok(Outcome::Changed)
-        };
-        let failure = outcome.as_ref().err().map(|error| (error.kind(), error.report()));
-        for reply in stopping.replies {
-            answer(
-                reply,
-                match &failure {
-                    None => Ok(Outcome::Changed),
-                    Some((kind, report)) => Err(Error::new(*kind, report.clone())),
-                },
-            );
-        }
-    }
-
-    async fn send_signal(&self, number: u32) -> Result<()> {
-        let Some(live) = &self.live else {
-            return Err(Error::conflict(format!("container {} is not running", self.record.id)));
-        };
-        let sent = live.shim.kill("", number, false).await;
-        if sent.is_ok() {
-            self.event("kill", &[("signal", number.to_string())]);
-        }
-        sent
-    }
-
-    async fn kill(&mut self, text: Option<&str>) -> Result<()> {
-        let number = signal::parse(text.filter(|text| !text.is_empty()).unwrap_or("KILL"))?;
-        if !self.record.state.phase.is_alive() {
-            return Err(Error::conflict(format!(
-                "cannot kill container: {}: container {} is not running",
-                self.record.name, self.record.id
-            )));
-        }
-        let stop_signal = self.record.config.stop_signal.as_deref().filter(|text| !text.is_empty());
-        if number == signal::KILL
-            || Some(number) == stop_signal.and_then(|text| signal::parse(text).ok())
-        {
-            // Docker: a kill by hand keeps the restart policy from bringing it back.
-            self.record.state.stopped_by_hand = true;
-        }
-        if self.record.state.phase == Phase::Paused && number == signal::KILL {
-            self.unpause().await?;
-        }
-        self.send_signal(number).await
-    }
-
-    async fn pause(&mut self) -> Result<()> {
-        let next = self.record.state.phase.after(Step::Pause)?;
-        if let Some(live) = &self.live {
-            live.shim.pause().await?;
-        }
-        self.record.state.phase = next;
-        self.save_status().await;
-        self.event("pause", &[]);
-        Ok(())
-    }
-
-    async fn unpause(&mut self) -> Result<()> {
-        let next = self.record.state.phase.after(Step::Unpause)?;
-        if let Some(live) = &self.live {
-            live.shim.resume().await?;
-        }
-        self.record.state.phase = next;
-        self.save_status().await;
-        self.event("unpause", &[]);
-        Ok(())
-    }
-
-    async fn clean_up(&mut self) -> Result<()> {
-        if self.record.state.phase.is_alive() {
-            return Ok(());
-        }
-        lifecycle::tear_down(&self.shared, &mut self.record, None).await?;
-        self.save(Write::Durable).await?;
-        lifecycle::drop_bundle(&self.shared, &self.record.id).await;
-        Ok(())
-    }
-
-    async fn rename(&mut self, name: String) -> Result<()> {
-        let old = std::mem::replace(&mut self.record.name, name);
-        if let Err(error) = self.save(Write::Durable).await {
-            self.record.name = old;
-            return Err(error);
-        }
-        self.shared.table.release(&old);
-        self.shared.networks.rename(&self.record).await;
-        self.event("rename", &[("oldName", format!("/{old}"))]);
-        Ok(())
-    }
-
-    async fn update(&mut self, update: ContainerUpdateBody) -> Result<()> {
-        let changed = super::update::apply(&self.record.host_config, update)?;
-        let resources = super::spec::resources(&changed)?;
-        // A restart policy alone is nothing to the shim, which may be between two runs.
-        if resources != super::spec::resources(&self.record.host_config)?
-            && self.record.state.phase.is_alive()
-            && let Some(live) = &self.live
-        {
-            let json = serde_json::to_vec(&resources)
-                .map_err(|source| Error::invalid("encode the limits").with_source(source))?;
-            live.shim.update(json).await?;
-        }
-        self.record.host_config = changed;
-        self.save(Write::Durable).await?;
-        self.event("update", &[]);
-        Ok(())
-    }
-
-    async fn connect(&mut self, network: &str, settings: EndpointSettings) -> Result<()> {
-        let running = self.record.state.phase.is_alive();
-        self.shared.networks.join(&mut self.record, network, settings, running).await?;
-        self.save(Write::Durable).await
-    }
-
-    async fn disconnect(&mut self, network: &str) -> Result<()> {
-        self.shared.networks.leave(&mut self.record, network).await?;
-        self.save(Write::Durable).await
-    }
-
-    async fn attach(
-        &mut self,
-        request: brig_shim_protocol::attach::AttachRequest,
-        stream: oneshot::Sender<UnixStream>,
-    ) -> Result<()> {
-        match &self.live {
-            Some(live) => {
-                let (connection, _) = live.shim.place().attach(&request).await?;
-                let _ = stream.send(connection);
-            }
-            None => {
-                self.attaches.retain(|(_, waiting)| !waiting.is_closed());
-                self.attaches.push((request, stream));
-            }
-        }
-        Ok(())
-    }
-
-    async fn health(&mut self, health: HealthRecord) {
-        let before = self.record.state.health.as_ref().map(|health| health.status.clone());
-        if self.probe.is_none() {
-            return;
-        }
-        let status = health.status.clone();
-        self.record.state.health = Some(health);
-        self.save_status().await;
-        if before.as_deref() != Some(&status) {
-            self.event(&format!("health_status: {status}"), &[]);
-        }
-    }
-
-    async fn remove(&mut self, options: RemoveOptions, reply: Reply<()>) {
-        if self.removing.is_some() {
-            let id = &self.record.id;
-            return answer(
-                reply,
-                Err(Error::conflict(format!("removal of container {id} is already in progress"))),
-            );
-        }
-        if !self.record.state.phase.is_alive() {
-            return answer(reply, self.remove_stopped(options).await);
-        }
-        if !options.force {
-            let id = &self.record.id;
-            let what = format!(
-                "cannot remove container \"{}\": container is running: stop the container before removing or force \
-                 remove",
-                if self.record.name.is_empty() { id } else { &self.record.name }
-            );
-            return answer(reply, Err(Error::conflict(what)));
-        }
-        self.record.state.stopped_by_hand = true;
-        if self.record.state.phase == Phase::Paused {
-            let _ = self.unpause().await;
-        }
-        if let Err(error) = self.send_signal(signal::KILL).await {
-            // It may have ended in this very moment; the exit will tell.
-            tracing::debug!(container = %self.record.id, "kill for removal: {}", error.report());
-        }
-        self.removing = Some((options, reply));
-    }
-
-    async fn remove_stopped(&mut self, options: RemoveOptions) -> Result<()> {
-        self.record.state.phase = self.record.state.phase.after(Step::Remove)?;
-        self.restart_at = None;
-        self.record.state.removes_volumes = options.volumes;
-        self.save_if_possible("the removal").await;
-        let _fatal_at_most = failpoint::hit("removal-recorded");
-        match lifecycle::remove(&self.shared, &mut self.record, options).await {
-            Ok(()) => {
-                self.removed = true;
-                self.shared.table.remove(&self.record.id);
-                let view = View { record: self.record.clone(), shim: None, removed: true };
-                self.views.send_replace(Arc::new(view));
-                self.event("destroy", &[]);
-                Ok(())
-            }
-            Err(error) => {
-                self.record.state.phase = self.record.state.phase.after(Step::RemoveFailed)?;
-                self.record.state.error = error.report();
-                let mut failures = Failures::default();
-                failures.note::<(), _>(Err(error));
-                failures.note(self.save(Write::Durable).await);
-                failures.into_result(&format!("remove container {}", self.record.name))
-            }
         }
     }
 }

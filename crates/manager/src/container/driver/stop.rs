@@ -1,0 +1,167 @@
+//! Ending a container: stops with their grace period, and signals.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Driver, Reply, answer};
+use crate::container::requests::{Outcome, StopOptions};
+use crate::container::signal;
+use crate::container::state::{Phase, Step};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
+use crate::metadata::Write;
+
+/// After SIGKILL a process ends at once, unless the kernel holds it (uninterruptible sleep).
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A stop under way.
+pub(super) struct Stopping {
+    /// When the process is killed; `None` waits for ever.
+    pub(super) deadline: Option<Instant>,
+    pub(super) killed: bool,
+    pub(super) replies: Vec<Reply<Outcome>>,
+    /// Start again once it ended.
+    pub(super) then_start: bool,
+}
+
+impl Driver {
+    pub(super) async fn stop(
+        &mut self,
+        options: &StopOptions,
+        reply: Reply<Outcome>,
+        then_start: bool,
+    ) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.then_start |= then_start;
+            stopping.replies.push(reply);
+            return;
+        }
+        match self.begin_stop(options).await {
+            Ok(Some(deadline)) => {
+                let killed = false;
+                self.stopping =
+                    Some(Stopping { deadline, killed, replies: vec![reply], then_start });
+            }
+            Ok(None) if then_start => answer(reply, self.start_by_hand().await),
+            Ok(None) => answer(reply, Ok(Outcome::Unchanged)),
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    /// Sends the stop signal; returns the deadline, or `None` when nothing runs.
+    pub(super) async fn begin_stop(
+        &mut self,
+        options: &StopOptions,
+    ) -> Result<Option<Option<Instant>>> {
+        let phase = self.record.state.phase;
+        if phase == Phase::Restarting {
+            self.restart_at = None;
+            self.record.state.phase = phase.after(Step::CancelRestart)?;
+            self.record.state.stopped_by_hand = true;
+            self.save(Write::Durable).await?;
+            return Ok(None);
+        }
+        if !phase.is_alive() {
+            return Ok(None);
+        }
+        let text = options.signal.as_deref().or(self.record.config.stop_signal.as_deref());
+        let number = signal::parse(text.filter(|text| !text.is_empty()).unwrap_or("SIGTERM"))?;
+        self.record.state.stopped_by_hand = true;
+        self.save_if_possible("the stop").await;
+        failpoint::hit("stop-recorded")?;
+        if phase == Phase::Paused {
+            self.unpause().await?;
+        }
+        let seconds = options
+            .timeout_seconds
+            .or(self.record.config.stop_timeout)
+            .unwrap_or_else(|| self.shared.config.stop_timeout_seconds.into());
+        match self.send_signal(number).await {
+            // It ended by itself at this very moment: its exit is on the way.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            sent => sent?,
+        }
+        failpoint::hit("stop-signalled")?;
+        let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
+        Ok(Some(patience.map(|patience| Instant::now() + patience)))
+    }
+
+    /// The grace period is over.
+    pub(super) async fn escalate(&mut self) {
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.killed {
+            let id = &self.record.id;
+            let error = || {
+                Error::conflict(format!(
+                    "container {id} did not end within {KILL_PATIENCE:?} of SIGKILL"
+                ))
+            };
+            for reply in std::mem::take(&mut stopping.replies) {
+                answer(reply, Err(error()));
+            }
+            stopping.deadline = None;
+            return;
+        }
+        stopping.killed = true;
+        stopping.deadline = Some(Instant::now() + KILL_PATIENCE);
+        if let Err(error) = self.send_signal(signal::KILL).await {
+            tracing::warn!(container = %self.record.id, "kill: {}", error.report());
+        }
+    }
+
+    pub(super) async fn finish_stop(&mut self, stopping: Stopping) {
+        self.event("stop", &[]);
+        let outcome = if stopping.then_start {
+            let started = self.start_by_hand().await;
+            if started.is_ok() {
+                self.event("restart", &[]);
+            }
+            started
+        } else {
+            Ok(Outcome::Changed)
+        };
+        let failure = outcome.as_ref().err().map(|error| (error.kind(), error.report()));
+        for reply in stopping.replies {
+            answer(
+                reply,
+                match &failure {
+                    None => Ok(Outcome::Changed),
+                    Some((kind, report)) => Err(Error::new(*kind, report.clone())),
+                },
+            );
+        }
+    }
+
+    pub(super) async fn send_signal(&self, number: u32) -> Result<()> {
+        let Some(live) = &self.live else {
+            return Err(Error::conflict(format!("container {} is not running", self.record.id)));
+        };
+        let sent = live.shim.kill("", number, false).await;
+        if sent.is_ok() {
+            self.event("kill", &[("signal", number.to_string())]);
+        }
+        sent
+    }
+
+    pub(super) async fn kill(&mut self, text: Option<&str>) -> Result<()> {
+        let number = signal::parse(text.filter(|text| !text.is_empty()).unwrap_or("KILL"))?;
+        if !self.record.state.phase.is_alive() {
+            return Err(Error::conflict(format!(
+                "cannot kill container: {}: container {} is not running",
+                self.record.name, self.record.id
+            )));
+        }
+        let stop_signal = self.record.config.stop_signal.as_deref().filter(|text| !text.is_empty());
+        if number == signal::KILL
+            || Some(number) == stop_signal.and_then(|text| signal::parse(text).ok())
+        {
+            // Docker: a kill by hand keeps the restart policy from bringing it back.
+            self.record.state.stopped_by_hand = true;
+        }
+        if self.record.state.phase == Phase::Paused && number == signal::KILL {
+            self.unpause().await?;
+        }
+        self.send_signal(number).await
+    }
+}
