@@ -26,6 +26,16 @@ pub(crate) enum Profile {
     Dev,
 }
 
+impl Profile {
+    /// Where the installable tree of this profile is made.
+    pub(crate) fn tree(self) -> PathBuf {
+        target_directory().join(match self {
+            Self::Release => "dist",
+            Self::Dev => "dist-dev",
+        })
+    }
+}
+
 /// The cargo packages of the four programs.
 pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
     DYNAMIC.iter().copied().chain(STATIC.iter().map(|(package, _)| *package))

@@ -11,10 +11,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use tempfile::TempDir;
 
+use crate::binaries::Profile;
 use crate::leaks::Snapshot;
-use crate::process::{self, command, output, require_root, show, step, target_directory};
+use crate::process::{self, command, output, require_root, show, step};
 use crate::registry::Registry;
 use crate::{binaries, image, packages};
 
@@ -27,18 +29,18 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// How long brigd may take to listen, and nginx to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs the demonstration.
-pub(crate) fn run() -> Result<()> {
-    require_root("the demonstration (it runs containers)")?;
-    packages::ensure(&["docker-registry", "mmdebstrap", "curl", "iproute2", "nftables"])?;
-    let before = Snapshot::take();
-    perform()?;
-    let leaks = before.grown(&Snapshot::take());
-    if !leaks.is_empty() {
-        bail!("the demonstration left something behind:\n  {}", leaks.join("\n  "));
-    }
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How the programs are built
+    #[arg(long, value_enum, default_value = "release")]
+    profile: Profile,
+}
+
+/// The task.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    demonstrate(options.profile)?;
     println!("\nThe machine is as it was. What to type next:\n");
-    println!("  export PATH=$PWD/target/dist/bin:$PATH");
+    println!("  export PATH={}:$PATH", options.profile.tree().join("bin").display());
     println!(
         "  brig run -d -p 8080:80 nginx         # the same from a public registry, where one answers"
     );
@@ -46,9 +48,22 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn perform() -> Result<()> {
-    let programs = target_directory().join("dist/bin");
-    binaries::build(&programs, binaries::Profile::Release)?;
+/// Runs the demonstration and looks whether the machine is as it was.
+pub(crate) fn demonstrate(profile: Profile) -> Result<()> {
+    require_root("the demonstration (it runs containers)")?;
+    packages::ensure(&["docker-registry", "mmdebstrap", "curl", "iproute2", "nftables"])?;
+    let before = Snapshot::take();
+    perform(profile)?;
+    let leaks = before.grown(&Snapshot::take());
+    if !leaks.is_empty() {
+        bail!("the demonstration left something behind:\n  {}", leaks.join("\n  "));
+    }
+    Ok(())
+}
+
+fn perform(profile: Profile) -> Result<()> {
+    let programs = profile.tree().join("bin");
+    binaries::build(&programs, profile)?;
     let archive = image::debian(&image::nginx())?;
     let registry = Registry::start()?;
     let daemon = Daemon::start(&programs)?;

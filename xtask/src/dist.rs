@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::binaries::{self, Profile};
 use crate::install::put_file;
-use crate::process::{command, output, step, target_directory, workspace};
+use crate::process::{command, output, step, workspace};
 
 /// Where systemd looks for units below a prefix.
 pub(crate) const UNITS: &str = "lib/systemd/system";
@@ -41,7 +41,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let directory = match &options.directory {
         Some(directory) => std::path::absolute(directory).context("find the directory")?,
-        None => target_directory().join("dist"),
+        None => options.profile.tree(),
     };
     make(&directory, options.profile)?;
     println!("\n{} is complete: `cargo xtask install` puts the same in place", directory.display());

@@ -14,7 +14,7 @@ use clap::Args;
 
 use crate::binaries::Profile;
 use crate::dist;
-use crate::process::{step, target_directory};
+use crate::process::step;
 
 /// The prefix that the units are written for.
 const DEFAULT_PREFIX: &str = "/usr/local";
@@ -50,10 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.uninstall {
         return place.uninstall();
     }
-    let tree = match options.profile {
-        Profile::Release => target_directory().join("dist"),
-        Profile::Dev => target_directory().join("dist-dev"),
-    };
+    let tree = options.profile.tree();
     dist::make(&tree, options.profile)?;
     place.install(&tree)?;
     if options.destdir.is_none() {
@@ -64,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Installs the programs as the tests build them into `directory`, which a guest sees as `/usr/local`.
 pub(crate) fn for_guest(directory: &Path) -> Result<()> {
-    let tree = target_directory().join("dist-dev");
+    let tree = Profile::Dev.tree();
     dist::make(&tree, Profile::Dev)?;
     Place { prefix: DEFAULT_PREFIX.into(), root: directory.to_path_buf() }.install(&tree)
 }

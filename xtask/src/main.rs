@@ -34,7 +34,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Show Brig at work: a real nginx image, pushed, pulled, run, published, inspected and removed
-    Demo,
+    Demo(demo::Options),
     /// Install what the tests need and run all of them: unit and privileged tests, as root on this machine
     Test(tests::Options),
     /// What CI runs: format, layers, clippy, docs, cargo-deny, all tests
@@ -55,7 +55,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
-        Task::Demo => demo::run(),
+        Task::Demo(options) => demo::run(&options),
         Task::Test(options) => tests::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::Bench(options) => bench::run_benchmark(&options),

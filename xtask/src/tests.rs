@@ -13,10 +13,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::binaries::{self, Profile};
 use crate::install::put_file;
 use crate::leaks::Snapshot;
 use crate::process::{self, cargo, require_root, show, step, target_directory};
-use crate::{binaries, packages};
+use crate::{demo, packages};
 
 /// Real parts that the integration tests use: a registry, an image tool as second client, peers and probes.
 const PACKAGES: &[&str] = &[
@@ -92,6 +93,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         step("The short matrix in guests");
         total.add(guests::run(options.vm)?);
     }
+    if options.filter.is_none() && !options.vm {
+        total.add(demonstrations());
+    }
     let leaks = before.grown(&Snapshot::take());
     total.report(&leaks);
     if total.failed > 0 || !leaks.is_empty() {
@@ -101,6 +105,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("no test ran: is the filter right?");
     }
     Ok(())
+}
+
+/// The demonstration, and again on the machine where it ran.
+fn demonstrations() -> Totals {
+    let mut total = Totals::default();
+    for name in ["the demonstration", "the demonstration again"] {
+        match demo::demonstrate(Profile::Dev) {
+            Ok(()) => total.passed += 1,
+            Err(error) => {
+                println!("{name}: {error:#}");
+                total.failed += 1;
+                total.failures.push(name.to_owned());
+            }
+        }
+    }
+    total
 }
 
 /// Installs and builds all that the tests need.
