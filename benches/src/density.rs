@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +11,7 @@ use support::api::{self, Answer};
 use support::engine::{Engine, pack_busybox};
 
 use crate::peers::{Docker, Podman, brig_with_image, quiet};
-use crate::sample::{Figure, Report, Series, in_milliseconds};
+use crate::sample::{Figure, Report, Series, in_milliseconds, side_by_side};
 
 /// Containers that are started or removed side by side.
 const AT_ONCE: usize = 8;
@@ -155,7 +154,7 @@ fn of_docker(archive: &Path, count: usize) -> Result<Cost> {
 fn of_podman(archive: &Path, count: usize) -> Result<Cost> {
     let podman = Podman::with_image(archive)?;
     let before = Instant::now();
-    side_by_side(0..count, |_| {
+    side_by_side(0..count, AT_ONCE, |_| {
         quiet(&mut podman.command(&["run", "--detach", "busybox", "sleep", "100000"]))
     })?;
     let start_seconds = before.elapsed().as_secs_f64();
@@ -176,7 +175,7 @@ fn of_podman(archive: &Path, count: usize) -> Result<Cost> {
 /// Starts sleeping containers; answers how many seconds that took.
 fn start(socket: &Path, numbers: std::ops::Range<usize>) -> Result<f64> {
     let before = Instant::now();
-    side_by_side(numbers, |number| {
+    side_by_side(numbers, AT_ONCE, |number| {
         let body = r#"{"Image":"busybox","Cmd":["sleep","100000"]}"#;
         let path = format!("/v1.41/containers/create?name=density-{number}");
         succeeded(&path, api::call(socket, "POST", &path, body)?)?;
@@ -200,7 +199,7 @@ fn remove_all(socket: &Path) -> Result<()> {
         .flatten()
         .filter_map(|container| Some(container["Id"].as_str()?.to_owned()))
         .collect();
-    side_by_side(0..ids.len(), |number| {
+    side_by_side(0..ids.len(), AT_ONCE, |number| {
         let path = format!("/v1.41/containers/{}?force=1", ids[number]);
         succeeded(&path, api::call(socket, "DELETE", &path, "")?).map(drop)
     })
@@ -208,30 +207,6 @@ fn remove_all(socket: &Path) -> Result<()> {
 
 fn succeeded(what: &str, answer: Answer) -> Result<Answer> {
     if answer.is_success() { Ok(answer) } else { bail!("{what}: {answer:?}") }
-}
-
-/// Does something for each number, [`AT_ONCE`] side by side; the first failure is the answer.
-fn side_by_side(
-    numbers: std::ops::Range<usize>,
-    work: impl Fn(usize) -> Result<()> + Sync,
-) -> Result<()> {
-    let next = AtomicUsize::new(numbers.start);
-    let worker = || -> Result<()> {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= numbers.end {
-                return Ok(());
-            }
-            work(number)?;
-        }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(_) => bail!("a worker panicked"),
-        })
-    })
 }
 
 /// The processes whose command line, with its zero bytes, is wanted.

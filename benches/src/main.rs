@@ -12,6 +12,7 @@ mod density;
 mod images;
 mod logs;
 mod peers;
+mod runtime;
 mod sample;
 mod start;
 
@@ -43,6 +44,8 @@ enum Format {
 enum Benchmark {
     /// `run --rm IMAGE true`, with the default network and with none, by brig, docker and podman
     Start(start::Options),
+    /// `run`, create to delete, `exec`, many containers and little memory, by brig-runtime, runc, crun, youki and a C program
+    Runtime(runtime::Options),
     /// Memory and threads of shims and daemons, and a thousand containers started, listed, adopted and removed
     Density(density::Options),
     /// Pull, removal, load and push of three images, by brig (as directories and as EROFS images), docker and podman
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.benchmark {
         Benchmark::Start(options) => start::run(options),
+        Benchmark::Runtime(options) => runtime::run(options),
         Benchmark::Density(options) => density::run(options),
         Benchmark::Images(options) => images::run(options),
         Benchmark::Logs(options) => logs::run(options),

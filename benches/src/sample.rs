@@ -1,6 +1,7 @@
 //! Measuring contestants in turn, and what the measurements come to.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -152,6 +153,31 @@ pub(crate) fn milliseconds(command: &mut Command) -> Result<f64> {
 /// A duration as the tables show it.
 pub(crate) fn in_milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+/// Does something for each number, `at_once` side by side; the first failure is the answer.
+pub(crate) fn side_by_side(
+    numbers: std::ops::Range<usize>,
+    at_once: usize,
+    work: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(numbers.start);
+    let worker = || -> Result<()> {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= numbers.end {
+                return Ok(());
+            }
+            work(number)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a worker panicked"),
+        })
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The benchmarks: release programs, peers from Debian's packages, and a namespace to run them all in.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
@@ -13,6 +14,7 @@ const PACKAGES: &[&str] = &[
     "aardvark-dns",
     "busybox-static",
     "conmon",
+    "crun",
     "curl",
     "docker.io",
     "docker-registry",
@@ -42,11 +44,26 @@ pub(crate) fn run_benchmark(options: &Options) -> Result<()> {
     binaries::build(&programs, binaries::Profile::Release)?;
     step("Building the benchmarks");
     run(cargo().args(["build", "--locked", "--release", "-p", "brig-benches"]))?;
+    let peers = target_directory().join("peers");
+    if options.words.iter().any(|word| word == "--youki") {
+        install_youki(&peers)?;
+    }
     step("Measuring");
     let inside = "ip link set lo up && exec \"$@\"";
     run(command("unshare")
         .args(["--mount", "--net", "--", "sh", "-c", inside, "sh"])
         .arg(target_directory().join("release/brig-bench"))
         .args(&options.words)
+        .env("BRIG_BENCH_PEERS", peers)
         .env("BRIG_TEST_PROGRAMS", programs))
+}
+
+/// Builds youki, of which no Debian package exists. Before the benchmark's namespace, from which nothing is reached.
+fn install_youki(directory: &Path) -> Result<()> {
+    packages::ensure(&["libseccomp-dev", "pkg-config"])?;
+    step("Building youki");
+    run(cargo()
+        .args(["install", "youki", "--version", "0.7.0", "--locked"])
+        .args(["--features", "v1,v2,systemd,seccomp", "--root"])
+        .arg(directory))
 }
