@@ -43,6 +43,7 @@ const PACKAGES: &[&str] = &[
     "skopeo",
     "strace",
     "tini",
+    "uidmap",
     "umoci",
     "user-mode-linux",
     "util-linux",

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use brig_runtime::{ContainerId, Runtime};
+use brig_runtime::{ContainerId, IdMapPrograms, Runtime};
 use lexopt::{Arg, Parser, ValueExt as _};
 
 /// Flags that hold for every command.
@@ -14,6 +14,8 @@ pub(crate) struct Global {
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_format: LogFormat,
     pub(crate) systemd_cgroup: bool,
+    /// As `--rootless` says it; `None` is `auto`.
+    pub(crate) rootless: Option<bool>,
 }
 
 /// How lines of the log file look.
@@ -31,15 +33,47 @@ pub(crate) enum Parsed {
 
 impl Default for Global {
     fn default() -> Self {
-        Self { root: default_root(), log: None, log_format: LogFormat::Text, systemd_cgroup: false }
+        Self {
+            root: default_root(),
+            log: None,
+            log_format: LogFormat::Text,
+            systemd_cgroup: false,
+            rootless: None,
+        }
     }
 }
 
 impl Global {
     /// The library's handle.
     pub(crate) fn runtime(&self) -> Runtime {
-        Runtime::new(self.root.clone()).systemd_cgroup(self.systemd_cgroup).systemd_bus(user_bus())
+        Runtime::new(self.root.clone())
+            .systemd_cgroup(self.systemd_cgroup)
+            .systemd_bus(user_bus())
+            .rootless(self.rootless.unwrap_or_else(is_rootless))
+            .id_map_programs(id_map_programs())
     }
+}
+
+/// Whether the caller has the rights of a user, or of root over a user namespace alone.
+fn is_rootless() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    // The first user namespace maps all there are (user_namespaces(7)).
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// What maps ranges of ids for a user.
+fn id_map_programs() -> Option<IdMapPrograms> {
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let path = std::env::var_os("PATH")?;
+    let find = |name: &str| {
+        std::env::split_paths(&path).map(|place| place.join(name)).find(|file| file.is_file())
+    };
+    Some(IdMapPrograms { users: find("newuidmap")?, groups: find("newgidmap")? })
 }
 
 /// A user's own bus, where the session says that it is elsewhere than the library expects it.
@@ -73,7 +107,10 @@ pub(crate) const FLAGS: [(&str, &str); 8] = [
     ("--log-format text|json", "how lines of that file look (default: text)"),
     ("--debug", "accepted for compatibility"),
     ("--systemd-cgroup", "have systemd make cgroups; cgroupsPath is SLICE:PREFIX:NAME"),
-    ("--rootless false|auto", "accepted for compatibility; containers need root"),
+    (
+        "--rootless true|false|auto",
+        "go on without cgroups that the caller may not make (default: auto: without root of the host)",
+    ),
     ("-v, --version", "print the version"),
     ("-h, --help", "print this text"),
 ];
@@ -128,11 +165,12 @@ pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
             }
             Some(Arg::Long("rootless")) => {
                 let value = parser.value()?.string()?;
-                match value.as_str() {
-                    "false" | "auto" => {}
-                    "true" => bail!("--rootless true is not supported: containers need root"),
-                    _ => bail!("unknown value {value:?} of --rootless: false or auto"),
-                }
+                global.rootless = match value.as_str() {
+                    "auto" => None,
+                    value => Some(truth(value).with_context(|| {
+                        format!("unknown value {value:?} of --rootless: true, false or auto")
+                    })?),
+                };
             }
             Some(Arg::Long("version") | Arg::Short('v')) => return Ok(Parsed::Print(version())),
             Some(Arg::Long("help") | Arg::Short('h')) | None => {
@@ -147,22 +185,24 @@ fn is_command(argument: &OsStr) -> bool {
     argument.to_str().is_some_and(|text| !text.starts_with('-'))
 }
 
-/// Says what stands behind a refusal by the system, where the caller is not root.
-pub(crate) fn explain_rootless<T>(result: brig_runtime::Result<T>) -> anyhow::Result<T> {
-    match result {
-        Err(error) if !rustix::process::geteuid().is_root() => {
-            Err(anyhow::Error::from(error).context("containers without root are not supported"))
+/// A flag without value, which may still be given as `--flag=true`; whether it is on.
+pub(crate) fn switch(parser: &mut Parser) -> anyhow::Result<bool> {
+    match parser.optional_value() {
+        None => Ok(true),
+        Some(value) => {
+            let text = value.to_string_lossy();
+            truth(&text)
+                .with_context(|| format!("unexpected value {text:?} of a switch: true or false"))
         }
-        other => Ok(other?),
     }
 }
 
-/// A flag without value, which may still be given as `--flag=true`; whether it is on.
-pub(crate) fn switch(parser: &mut Parser) -> anyhow::Result<bool> {
-    match parser.optional_value().map(|value| value.to_string_lossy().into_owned()).as_deref() {
-        None | Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
-        Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
-        Some(other) => bail!("unexpected value {other:?} of a switch: true or false"),
+/// Truth as runc's library of flags reads it.
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "true" | "1" | "t" | "T" | "TRUE" | "True" => Some(true),
+        "false" | "0" | "f" | "F" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

@@ -3,8 +3,10 @@
 mod create;
 mod exec;
 mod lifecycle;
+mod members;
 mod mounts;
 mod options;
+mod plan;
 
 pub use options::{
     Console, ContainerId, CreateOptions, ExecOptions, KillScope, RootfsMount, Status, Stdio,
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{Cgroup, Hierarchies, Stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::adjust::Change;
+use crate::process::id_maps::IdMapPrograms;
 use crate::state::Directory;
 use crate::{notify, resctrl};
 
@@ -30,6 +33,8 @@ pub struct Runtime {
     root: PathBuf,
     systemd_cgroup: bool,
     systemd_bus: Option<PathBuf>,
+    rootless: bool,
+    id_map_programs: Option<IdMapPrograms>,
 }
 
 /// A container that exists.
@@ -87,6 +92,12 @@ pub struct ContainerState {
     pub owner: String,
 }
 
+/// The error for what cannot be done without a cgroup.
+fn no_cgroup(id: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("container {id} has no cgroup of its own"))
+        .with_advice("its maker was neither root nor had a cgroup delegated; see --systemd-cgroup")
+}
+
 /// The error for a container whose init has ended.
 fn gone(id: &str) -> Error {
     Error::new(ErrorKind::Conflict, format!("{id}: container not running"))
@@ -96,7 +107,13 @@ impl Runtime {
     /// A runtime that keeps its state under `root` (made on first use, mode 0700).
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root, systemd_cgroup: false, systemd_bus: None }
+        Self {
+            root,
+            systemd_cgroup: false,
+            systemd_bus: None,
+            rootless: false,
+            id_map_programs: None,
+        }
     }
 
     /// Whether cgroups are made by systemd (`slice:prefix:name` cgroup paths).
@@ -110,6 +127,22 @@ impl Runtime {
     #[must_use]
     pub fn systemd_bus(self, bus: Option<PathBuf>) -> Self {
         Self { systemd_bus: bus, ..self }
+    }
+
+    /// Whether the caller may lack the right to make cgroups, as every user but root, and root of a user namespace. A
+    /// container that asks for no limits then runs without cgroups of its own where none is delegated to the caller, and
+    /// rules for devices, which only root can set, are left to the caller's own rights.
+    ///
+    /// Whoever is not root needs a user namespace for the container, whatever this says.
+    #[must_use]
+    pub fn rootless(self, rootless: bool) -> Self {
+        Self { rootless, ..self }
+    }
+
+    /// The programs that map ranges of ids for a caller who is not root; without them such a caller maps its own alone.
+    #[must_use]
+    pub fn id_map_programs(self, programs: Option<IdMapPrograms>) -> Self {
+        Self { id_map_programs: programs, ..self }
     }
 
     /// Creates a container from `bundle`: its init waits, set up completely, for [`Container::start`].
@@ -234,7 +267,11 @@ impl Container {
     /// # Errors
     /// The system's.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        let pids = self.cgroup()?.procs()?;
+        let state = self.existing()?;
+        if state.cgroup.is_nowhere() {
+            return Ok(self.init(&state).map(|_| members::of(state.pid)).unwrap_or_default());
+        }
+        let pids = Cgroup::open(&state.cgroup)?.procs()?;
         Ok(pids.into_iter().map(|pid| pid.as_raw_nonzero().get()).collect())
     }
 
@@ -288,10 +325,11 @@ impl Container {
             Status::Stopped | Status::Creating => Err(self.conflict("update", self.status()?)),
             _ => {
                 let state = self.existing()?;
+                let cgroup = self.cgroup()?;
                 if let Some(scope) = &state.scope {
                     scope.update(Hierarchies::detect()?.mode(), resources)?;
                 }
-                Cgroup::open(&state.cgroup)?.set(resources).map(drop)
+                cgroup.set(resources).map(drop)
             }
         }
     }
@@ -329,9 +367,13 @@ impl Container {
     /// Its cgroup in all hierarchies.
     ///
     /// # Errors
-    /// `NotFound` once it is removed.
+    /// `NotFound` once it is removed; `Unsupported` where it has none.
     pub fn cgroup(&self) -> Result<Cgroup> {
-        Cgroup::open(&self.existing()?.cgroup)
+        let state = self.existing()?;
+        if state.cgroup.is_nowhere() {
+            return Err(no_cgroup(&state.id));
+        }
+        Cgroup::open(&state.cgroup)
     }
 
     /// The configuration that it was created from.

@@ -44,7 +44,7 @@ pub fn id_maps(bytes: &[u8]) {
     let Ok(maps) = serde_json::from_slice::<Vec<oci_spec::runtime::LinuxIdMapping>>(bytes) else {
         return;
     };
-    let text = crate::process::parent::id_map_text(&maps);
+    let text = crate::process::id_maps::text(&maps);
     assert_eq!(text.lines().count(), maps.len(), "a line for each");
 }
 

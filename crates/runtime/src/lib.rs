@@ -29,6 +29,10 @@
 //! crate keeps no global state, reads no environment and prints nothing. A program that makes containers without user
 //! namespaces calls [`seal_executable`] first thing in `main`.
 //!
+//! A caller who is not root makes containers in user namespaces ([`Runtime::rootless`], [`Runtime::id_map_programs`]):
+//! with the bind sources and devices that it can reach itself, the flags of the host's mounts, and cgroups where one is
+//! delegated to it.
+//!
 //! What the specification has and this crate cannot do is refused by name, never ignored: `linux.personality.flags`, for
 //! which the specification defines no values. `linux.intelRdt` is tested on a recorded tree only.
 //!
@@ -63,6 +67,7 @@ pub use container::{
     KillScope, RootfsMount, Runtime, Status, Stdio,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use process::id_maps::IdMapPrograms;
 
 /// The version of the OCI runtime specification that this runtime follows.
 pub const SPEC_VERSION: &str = "1.3.0";

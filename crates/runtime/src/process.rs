@@ -21,6 +21,7 @@ pub(crate) mod adjust;
 pub(crate) mod agent;
 pub(crate) mod channel;
 pub(crate) mod exec;
+pub(crate) mod id_maps;
 pub(crate) mod init;
 pub(crate) mod message;
 pub(crate) mod parent;

@@ -1,7 +1,7 @@
 //! The root filesystem: what is mounted where, and how init makes it its root.
 //!
-//! Bind mounts and the root itself are opened by the caller as detached trees, with their attributes, before init
-//! exists; init only attaches them. Filesystems that belong to a namespace (proc, sysfs, mqueue, devpts, cgroup) and
+//! Bind mounts and the root itself are detached trees, with their attributes before anyone sees them: the caller opens
+//! them before init exists, or init does where the caller may not ([`tree`]), and init attaches them. Filesystems that belong to a namespace (proc, sysfs, mqueue, devpts, cgroup) and
 //! tmpfs are made by init, inside its namespaces. Everything is attached, and every mask and device made, *before*
 //! pivot_root, on targets resolved beneath the root's descriptor, so that a link in the image or a racing neighbour
 //! leads nowhere else.
@@ -12,19 +12,20 @@ pub(crate) mod devices;
 pub(crate) mod mounts;
 pub(crate) mod options;
 pub(crate) mod target;
+pub(crate) mod tree;
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
 
 use brig_linux::mount::MountAttributes;
+
+use self::tree::Tree;
 
 /// Everything init does to its root filesystem.
 #[derive(Debug)]
 pub(crate) struct RootfsPlan {
     /// The directory of the host where the root is attached in init's mount namespace.
     pub(crate) path: CString,
-    /// The detached tree.
-    pub(crate) tree: OwnedFd,
+    pub(crate) tree: Tree,
     pub(crate) steps: Vec<RootfsStep>,
     /// Device nodes, in order; empty when `/dev` is bind-mounted.
     pub(crate) devices: Vec<devices::DevicePlan>,
@@ -45,8 +46,6 @@ pub(crate) struct RootfsStep {
     pub(crate) action: Action,
     /// Relative to the root, without a leading slash; empty for the root itself.
     pub(crate) target: CString,
-    /// Whether a missing target is made as a file.
-    pub(crate) target_is_file: bool,
     /// Whether a target that is a link is mounted over instead of followed.
     pub(crate) target_nofollow: bool,
     /// As it stands in the configuration, for messages.
@@ -56,14 +55,12 @@ pub(crate) struct RootfsStep {
 /// What a step does at its target.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Attach a tree that the caller opened.
-    Attach { tree: OwnedFd, propagation: Vec<(u64, bool)> },
+    /// Attach a tree.
+    Attach { tree: Tree, propagation: Vec<(u64, bool)> },
     /// Make a filesystem and attach it.
     Filesystem(FilesystemPlan),
     /// Change the mount that is there.
     Change { attributes: MountAttributes, recursive: bool },
-    /// Attach a directory of the host that exists only once init does: of its cgroup, where systemd makes it.
-    Bind { source: CString, attributes: MountAttributes, propagation: Vec<(u64, bool)> },
     /// Make a symbolic link; with `exact`, one that is there must be the same.
     Link { to: CString, exact: bool },
 }
@@ -90,4 +87,14 @@ pub(crate) struct Sysctl {
     /// Relative to `/proc`.
     pub(crate) path: CString,
     pub(crate) value: Vec<u8>,
+}
+
+impl RootfsStep {
+    /// The tree that the step attaches, if it does.
+    pub(crate) fn tree(&self) -> Option<&Tree> {
+        match &self.action {
+            Action::Attach { tree, .. } => Some(tree),
+            _ => None,
+        }
+    }
 }

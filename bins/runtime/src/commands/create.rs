@@ -120,6 +120,6 @@ fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     let request = parse(parser, false)?;
     super::run::seal()?;
     let options = request.options(request.socket());
-    arguments::explain_rootless(global.runtime().create(&request.id, &request.bundle, options))?;
+    global.runtime().create(&request.id, &request.bundle, options)?;
     Ok(0)
 }

@@ -8,7 +8,7 @@ use lexopt::Parser;
 
 use super::Command;
 use super::create::{Request, parse};
-use crate::arguments::{self, Global};
+use crate::arguments::Global;
 use crate::console::Foreground;
 use crate::notify::Relay;
 
@@ -33,15 +33,13 @@ fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
     let runtime = global.runtime();
     if request.detach {
         let options = request.options(request.socket());
-        let created = runtime.create(&request.id, &request.bundle, options);
-        let created = arguments::explain_rootless(created)?;
+        let created = runtime.create(&request.id, &request.bundle, options)?;
         let started = super::start::start_and_tell(&created.container);
         return or_delete(started, &created.container).map(|()| 0);
     }
     let foreground = Foreground::prepare()?;
     let options = request.options(console(&request));
-    let created =
-        arguments::explain_rootless(runtime.create(&request.id, &request.bundle, options))?;
+    let created = runtime.create(&request.id, &request.bundle, options)?;
     let relay = Relay::prepare(&created.container)?;
     or_delete(created.container.start().map_err(Into::into), &created.container)?;
     if let Some(relay) = relay {

@@ -12,7 +12,19 @@ const BUSYBOX: &str = "/bin/busybox";
 pub(crate) struct Bundle {
     pub(crate) directory: PathBuf,
     pub(crate) id: String,
+    user: Option<User>,
 }
+
+/// Who calls the program instead of root.
+struct User {
+    /// The program, where the user can reach it.
+    program: PathBuf,
+    /// Shell commands of root, in a mount namespace of the caller's, before each call.
+    preparation: String,
+}
+
+/// A user and group that own nothing on this machine.
+pub(crate) const USER: u32 = 48_123;
 
 impl Bundle {
     pub(crate) fn new(test: &str) -> Option<Self> {
@@ -30,13 +42,53 @@ impl Bundle {
             let link = directory.join("rootfs/bin").join(name);
             std::os::unix::fs::symlink("busybox", link).unwrap();
         }
-        let bundle = Self { directory, id };
+        let bundle = Self { directory, id, user: None };
         assert!(bundle.call(&["spec", "-b", &bundle.path()]).status.success());
         bundle.edit(|config| {
             config["process"]["terminal"] = json!(false);
             config["linux"]["cgroupsPath"] = json!(format!("/{}", bundle.id));
         });
         Some(bundle)
+    }
+
+    /// A bundle that belongs to [`USER`], who also makes all calls, with the configuration of `spec --rootless`.
+    pub(crate) fn rootless(test: &str) -> Option<Self> {
+        let mut bundle = Self::new(test)?;
+        let program = bundle.directory.join("brig-runtime");
+        std::fs::copy(PROGRAM, &program).unwrap();
+        std::fs::remove_file(bundle.directory.join("config.json")).unwrap();
+        std::fs::create_dir(bundle.directory.join("run")).unwrap();
+        let owner = format!("{USER}:{USER}");
+        let chown = Command::new("chown").args(["-R", &owner]).arg(&bundle.directory).status();
+        assert!(chown.unwrap().success());
+        bundle.user = Some(User { program, preparation: String::new() });
+        let made = bundle.call(&["spec", "--rootless", "-b", &bundle.path()]);
+        assert!(made.status.success(), "{made:?}");
+        bundle.edit(|config| config["process"]["terminal"] = json!(false));
+        Some(bundle)
+    }
+
+    /// Has root run these shell commands before each call, in a mount namespace of the call's own.
+    pub(crate) fn prepare(&mut self, commands: &str) {
+        if let Some(user) = &mut self.user {
+            user.preparation.push_str(commands);
+            user.preparation.push('\n');
+        }
+    }
+
+    /// A program with arguments, as whoever calls.
+    pub(crate) fn called(&self, program: &Path) -> Command {
+        let Some(user) = &self.user else { return Command::new(program) };
+        let mut command = Command::new("unshare");
+        let become_user = format!(
+            "set -e\n{}exec setpriv --reuid {USER} --regid {USER} --clear-groups \"$@\"",
+            user.preparation
+        );
+        command.args(["--mount", "sh", "-c", &become_user, "sh"]).arg(program);
+        command
+            .env("XDG_RUNTIME_DIR", self.directory.join("run"))
+            .env_remove("DBUS_SESSION_BUS_ADDRESS");
+        command
     }
 
     /// Makes further applets of busybox.
@@ -63,8 +115,13 @@ impl Bundle {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--root").arg(self.directory.join("state")).args(arguments);
+        let program = self.user.as_ref().map_or_else(|| Path::new(PROGRAM), |user| &user.program);
+        let mut command = self.called(program);
+        // A user's state is below the runtime directory, which is in the bundle.
+        if self.user.is_none() {
+            command.arg("--root").arg(self.directory.join("state"));
+        }
+        command.args(arguments);
         command.stdin(Stdio::null());
         command
     }

@@ -40,7 +40,8 @@ const CASES: &[Case] = &[
     same("--frobnicate"),
     same("--log-format xml list"),
     differs("--rootless maybe list", "a value that means nothing is refused"),
-    differs("--rootless true list", "containers without root are not supported"),
+    same("--rootless true list"),
+    same("--rootless false list"),
     same("--rootless auto list"),
     same("state"),
     same("state x y"),
@@ -135,23 +136,52 @@ const CASES: &[Case] = &[
     same("delete --force ID"),
 ];
 
+/// The same for a caller who is not root, on the bundle of `spec --rootless`.
+const ROOTLESS_CASES: &[Case] = &[
+    same("list"),
+    same("state no-such"),
+    same("run --bundle DIR --detach ID"),
+    same("run --bundle DIR --detach ID"),
+    same("state ID"),
+    same("list"),
+    differs("ps ID", "the processes of a PID namespace are known without a cgroup"),
+    differs("events --stats ID", "what has no cgroup has no statistics, rather than zeros"),
+    same("exec ID true"),
+    same("exec ID sh -c 'exit 7'"),
+    same("exec ID sh -c 'id -u; id -g'"),
+    same("exec --user 12:34 ID true"),
+    same("exec --additional-gids 7 ID true"),
+    same("pause ID"),
+    same("update --pids-limit 50 ID"),
+    same("kill ID 0"),
+    differs("kill --all ID 0", "the processes of a PID namespace are known without a cgroup"),
+    same("delete ID"),
+    same("kill ID KILL"),
+    same("delete --force ID"),
+    same("create --bundle DIR ID"),
+    same("state ID"),
+    same("start ID"),
+    same("delete --force ID"),
+    same("list"),
+];
+
 /// Keys that Debian's runc 1.1 does not print and runc 1.5 does, by where they are.
 const NEWER: [&str; 1] = [".ociVersion"];
 
 /// A runtime with a container of its own.
 struct Peer {
-    program: &'static str,
+    program: PathBuf,
     bundle: Bundle,
     root: PathBuf,
 }
 
 impl Peer {
-    fn new(program: &'static str, name: &str) -> Option<Self> {
-        let bundle = Bundle::new(name)?;
+    fn new(program: &str, bundle: Option<Bundle>) -> Option<Self> {
+        let bundle = bundle?;
         bundle.edit(|config| config["process"]["args"] = serde_json::json!(["sleep", "1000"]));
         bundle.link(&["id", "pwd"]);
         let root = bundle.directory.join("state");
-        Some(Self { program, bundle, root })
+        Some(Self { program: program.into(), bundle, root })
     }
 
     fn call(&self, line: &str) -> Output {
@@ -159,9 +189,10 @@ impl Peer {
             .into_iter()
             .map(|word| word.replace("ID", &self.bundle.id).replace("DIR", &self.bundle.path()));
         // A command that hangs is killed and differs, rather than keeping everything waiting.
-        let mut command = Command::new("timeout");
+        let mut command = self.bundle.called(Path::new("timeout"));
         command
-            .args(["--signal=KILL", "20", self.program])
+            .args(["--signal=KILL", "20"])
+            .arg(&self.program)
             .arg("--root")
             .arg(&self.root)
             .args(words)
@@ -260,15 +291,42 @@ fn difference(line: &str, runc: &Output, ours: &Output) -> Option<String> {
 
 #[test]
 fn command_lines_are_runcs() {
-    if !Path::new(RUNC).exists() {
-        eprintln!("SKIPPED command_lines_are_runcs: needs {RUNC} (Debian's runc)");
+    let test = "command_lines_are_runcs";
+    if !has_runc(test) {
         return;
     }
-    let runc = Peer::new(RUNC, "command_lines_are_runcs-theirs");
-    let ours = Peer::new(PROGRAM, "command_lines_are_runcs-ours");
+    let runc = Peer::new(RUNC, Bundle::new(&format!("{test}-theirs")));
+    let ours = Peer::new(PROGRAM, Bundle::new(&format!("{test}-ours")));
     let (Some(runc), Some(ours)) = (runc, ours) else { return };
+    compare(&runc, &ours, CASES);
+}
+
+#[test]
+fn command_lines_of_a_user_are_runcs() {
+    let test = "command_lines_of_a_user_are_runcs";
+    if !has_runc(test) {
+        return;
+    }
+    let theirs = Bundle::rootless(&format!("{test}-theirs"));
+    let ours = Bundle::rootless(&format!("{test}-ours"));
+    let (Some(theirs), Some(ours)) = (theirs, ours) else { return };
+    let program = ours.directory.join("brig-runtime").display().to_string();
+    let (runc, ours) = (Peer::new(RUNC, Some(theirs)), Peer::new(&program, Some(ours)));
+    let (Some(runc), Some(ours)) = (runc, ours) else { return };
+    compare(&runc, &ours, ROOTLESS_CASES);
+}
+
+fn has_runc(test: &str) -> bool {
+    let there = Path::new(RUNC).exists();
+    if !there {
+        eprintln!("SKIPPED {test}: needs {RUNC} (Debian's runc)");
+    }
+    there
+}
+
+fn compare(runc: &Peer, ours: &Peer, cases: &[Case]) {
     let mut wrong = Vec::new();
-    for Case { line, meant } in CASES {
+    for Case { line, meant } in cases {
         let (theirs, own) = (runc.call(line), ours.call(line));
         match (difference(line, &theirs, &own), meant) {
             (None, None) => {}

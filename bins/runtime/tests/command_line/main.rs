@@ -9,6 +9,7 @@ mod events;
 mod mounts;
 mod notify;
 mod passed_on;
+mod rootless;
 
 use std::process::{Command, Stdio};
 

@@ -25,6 +25,8 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) stdio: Stdio,
     pub(crate) preserve_fds: u32,
     pub(crate) listen_fds: u32,
+    /// The user namespace does not let the process change its groups.
+    pub(crate) keep_groups: bool,
     pub(crate) keyring: Option<String>,
     pub(crate) personality: Option<libc::c_ulong>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
@@ -58,6 +60,12 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
         }
     }
     let groups = user.additional_gids().iter().flatten();
+    if context.keep_groups && groups.clone().next().is_some() {
+        return Err(invalid(
+            "process.user.additionalGids in a user namespace that denies setgroups",
+        )
+        .with_advice("without root, map groups of /etc/subgid by linux.gidMappings"));
+    }
     let terminal = process.terminal().unwrap_or(false).then(|| {
         let size = process.console_size().map(|size| {
             let number = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
@@ -80,7 +88,7 @@ pub(crate) fn prepare(process: &Process, context: ProcessContext<'_>) -> Result<
                 checked_id(*gid, "process.user.additionalGids").map(rustix::fs::Gid::from_raw)
             })
             .collect::<Result<_>>()?,
-        keep_groups: false,
+        keep_groups: context.keep_groups,
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities::parse(process.capabilities().as_ref()),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),

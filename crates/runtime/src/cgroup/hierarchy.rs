@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
@@ -49,6 +50,10 @@ pub struct Placement {
     /// The cgroup2 hierarchy, alone or beside v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unified: Option<Place>,
+    /// Made for a caller without privileges, who may not say which devices may be used, and in whose containers nobody may
+    /// use more of them than the caller.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unprivileged: bool,
 }
 
 /// A cgroup in a v1 hierarchy.
@@ -172,7 +177,49 @@ impl Hierarchies {
             Mode::V2 => locate(hierarchy, hierarchy.own.parent().unwrap_or(&hierarchy.own)),
             Mode::V1 | Mode::Hybrid => locate(hierarchy, &hierarchy.own),
         });
-        Ok(Placement { legacy, unified })
+        Ok(Placement { legacy, unified, unprivileged: false })
+    }
+
+    /// As [`Hierarchies::placement`] without a path, for a caller without privileges: only in hierarchies in which the
+    /// caller may make cgroups beside or, where only the caller's own cgroup was delegated, below itself.
+    ///
+    /// # Errors
+    /// As [`Hierarchies::placement`].
+    pub fn delegated(&self, id: &str) -> Result<Placement> {
+        let mut placement = self.placement(None, id)?.unprivileged();
+        let allowed = |place: &Place| {
+            let base = place.mount.join(place.relative.parent().unwrap_or_else(|| Path::new("")));
+            is_writable(&base)
+        };
+        placement.legacy.retain(|legacy| allowed(&legacy.place));
+        if let (Some(place), Some(hierarchy)) = (&mut placement.unified, &self.unified)
+            && !allowed(place)
+        {
+            place.relative = hierarchy.own.join(id);
+        }
+        placement.unified = placement.unified.filter(allowed);
+        Ok(placement)
+    }
+
+    /// A container's place, and in hierarchies in which it has none the caller's own: where its processes are.
+    #[must_use]
+    pub fn completed(&self, placement: &Placement) -> Placement {
+        let own = |hierarchy: &Hierarchy| Place {
+            mount: hierarchy.mount.clone(),
+            relative: hierarchy.own.clone(),
+        };
+        let legacy = self.legacy.iter().map(|hierarchy| {
+            let same = |legacy: &&LegacyPlace| legacy.controllers == hierarchy.controllers;
+            placement.legacy.iter().find(same).cloned().unwrap_or_else(|| LegacyPlace {
+                controllers: hierarchy.controllers.clone(),
+                place: own(hierarchy),
+            })
+        });
+        Placement {
+            legacy: legacy.collect(),
+            unified: placement.unified.clone().or_else(|| self.unified.as_ref().map(own)),
+            unprivileged: placement.unprivileged,
+        }
     }
 
     /// Where another process is, in the hierarchies in which it is not where the caller is: the cgroups that somebody
@@ -197,11 +244,31 @@ impl Hierarchies {
         Ok(Placement {
             legacy: legacy.collect(),
             unified: unified.and_then(|(own, theirs)| place(own, theirs)),
+            unprivileged: false,
         })
     }
 }
 
 impl Placement {
+    /// The same place, for a caller without privileges.
+    #[must_use]
+    pub fn unprivileged(self) -> Self {
+        Self { unprivileged: true, ..self }
+    }
+
+    /// Only where a user's own systemd makes cgroups.
+    #[must_use]
+    pub(crate) fn of_systemd(mut self) -> Self {
+        self.legacy.retain(|legacy| legacy.controllers == ["name=systemd"]);
+        self
+    }
+
+    /// Whether it names no cgroup at all: the container stays where its caller is.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        self.legacy.is_empty() && self.unified.is_none()
+    }
+
     /// The place of a cgroup below this one; an absolute path counts from this one too, as the container sees it. With
     /// `controllers` only in the hierarchies that have one of them; the place is the same in the others.
     pub(super) fn below(&self, controllers: &[String], relative: &Path) -> Result<Self> {
@@ -351,6 +418,13 @@ fn checked_relative(path: &Path) -> Result<PathBuf> {
         return invalid("names the root cgroup; name one below it");
     }
     Ok(below)
+}
+
+/// Whether the caller may make cgroups in a cgroup and move processes from there into them.
+fn is_writable(cgroup: &Path) -> bool {
+    let may =
+        |path: &Path| rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+    may(cgroup) && may(&cgroup.join("cgroup.procs"))
 }
 
 fn read_proc(path: &str) -> Result<String> {

@@ -52,10 +52,17 @@ pub(super) fn apply(
     if let Some(network) = resources.network() {
         set_network(cgroup, network)?;
     }
-    match (resources.devices(), occasion) {
-        (Some(rules), _) => devices::set(cgroup, rules)?,
-        (None, Occasion::Create) => devices::set(cgroup, &[])?,
-        (None, Occasion::Update) => {}
+    let set = match (resources.devices(), occasion) {
+        (Some(rules), _) => devices::set(cgroup, rules),
+        (None, Occasion::Create) => devices::set(cgroup, &[]),
+        (None, Occasion::Update) => Ok(()),
+    };
+    match set {
+        // The caller's own rights to devices are all that its containers have.
+        Err(error) if cgroup.placement.unprivileged && occasion == Occasion::Create => {
+            warnings.push(error.chain());
+        }
+        other => other?,
     }
     // Last: the specification lets `unified` override what the typed fields said.
     if let Some(unified) = resources.unified() {

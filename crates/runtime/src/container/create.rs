@@ -1,25 +1,24 @@
 //! Making a container.
 
-use std::ffi::CString;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use brig_linux::process::flags;
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Spec};
 use rustix::process::Pid;
 use rustix::thread::LinkNameSpaceType;
 
+use super::plan::Planning;
 use super::{Console, Container, ContainerId, CreateOptions, Created, Runtime};
-use crate::bundle::{Config, ProcessContext, prepare_process, propagation, sysctls, validate};
+use crate::bundle::{Config, validate};
 use crate::cgroup::systemd::Scope;
 use crate::cgroup::{Cgroup, Hierarchies, Mode};
 use crate::error::{Error, ErrorKind, Result, failpoint};
+use crate::process::id_maps::IdMaps;
 use crate::process::parent::{self, SpawnError, Spawned};
-use crate::process::plan::{InitPlan, NamespaceJoin};
-use crate::rootfs::{RootfsPlan, devices, mounts};
-use crate::security::{lsm, placement, rlimits, scheduling};
+use crate::process::plan::InitPlan;
+use crate::security::rlimits;
 use crate::state::{Directory, State, process_facts};
 use crate::{hooks, network, notify, resctrl, terminal};
 
@@ -34,6 +33,7 @@ impl Runtime {
         let mut config = Config::load(&bundle.join("config.json"))?;
         validate(&config.spec)?;
         terminal::check(&config.spec, &options.console)?;
+        self.check_rootless(linux(&config.spec)?)?;
         let directory = Directory::create(&self.root, id)?;
         let lock = directory.lock()?;
         let mut making = Making::new(self, &directory);
@@ -50,6 +50,38 @@ impl Runtime {
         let (pid, pidfd, console) = created?;
         Ok(Created { container: Container { directory }, pid, pidfd, console })
     }
+}
+
+impl Runtime {
+    /// Whoever is not root has no rights but over a user namespace of its own.
+    fn check_rootless(&self, linux: &Linux) -> Result<()> {
+        if !is_unprivileged() {
+            return Ok(());
+        }
+        let mut namespaces = linux.namespaces().iter().flatten();
+        let user = namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::User);
+        let Some(user) = user else {
+            let text = "linux.namespaces without user";
+            return Err(Error::new(ErrorKind::InvalidInput, text).with_advice(
+                "without root, a container needs a user namespace; `spec --rootless` writes such a configuration",
+            ));
+        };
+        if user.path().is_some() { Ok(()) } else { self.id_maps(linux).check() }
+    }
+
+    fn id_maps<'a>(&'a self, linux: &'a Linux) -> IdMaps<'a> {
+        IdMaps {
+            users: linux.uid_mappings().as_deref().unwrap_or_default(),
+            groups: linux.gid_mappings().as_deref().unwrap_or_default(),
+            unprivileged: is_unprivileged(),
+            programs: self.id_map_programs.as_ref(),
+        }
+    }
+}
+
+/// Whether this process has no rights over namespaces that it has not made.
+fn is_unprivileged() -> bool {
+    !rustix::process::geteuid().is_root()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -109,7 +141,17 @@ impl Making<'_> {
         let limits = process_limits(spec)?;
         let console = options.console.take_kind();
         let (pid_file, pidfd_socket) = (options.pid_file.clone(), options.pidfd_socket.clone());
-        let plan = init_plan(self.directory, spec, &state, options)?;
+        let seen = hierarchies.completed(&state.cgroup);
+        let planning = Planning {
+            directory: self.directory,
+            spec,
+            linux: linux(spec)?,
+            state: &state,
+            seen: &seen,
+            id_maps: self.runtime.id_maps(linux(spec)?),
+            rootless: self.runtime.rootless,
+        };
+        let plan = planning.init_plan(options)?;
         let born_in = self.cgroup.as_ref().and_then(Cgroup::dir_fd);
         let spawned = parent::spawn_init(&plan, born_in).map_err(|error| match error {
             SpawnError::Step(failure) => parent::explain(&failure, &plan),
@@ -120,7 +162,7 @@ impl Making<'_> {
         failpoint("cloned")?;
         let number = Pid::from_raw(pid).ok_or_else(parent::silent)?;
         self.place(&state, number, hierarchies.mode(), &resources)?;
-        equip(&plan, spec, number, &limits)?;
+        self.equip(&plan, spec, number, &limits)?;
         if let Some(classes) = &classes {
             self.classes = Some(classes.groups.clone());
             classes.apply(pid)?;
@@ -168,9 +210,17 @@ impl Making<'_> {
             false => None,
             true => Some(Scope::parse(path, id.as_str(), self.runtime.systemd_bus.as_deref())?),
         };
+        let rootless = self.runtime.rootless;
+        let named = path.is_some_and(|path| !path.as_os_str().is_empty());
         let placement = match &scope {
+            None if rootless && !named => hierarchies.delegated(id.as_str())?,
             None => hierarchies.placement(path, id.as_str())?,
             Some(scope) => hierarchies.placement(Some(&scope.cgroup_path()?), id.as_str())?,
+        };
+        let placement = match (rootless, &scope) {
+            (false, _) => placement,
+            (true, None) => placement.unprivileged(),
+            (true, Some(_)) => placement.unprivileged().of_systemd(),
         };
         let mut state = State::new(id, bundle, config, placement);
         state.scope = scope;
@@ -209,25 +259,30 @@ impl Making<'_> {
             (None, None) => Ok(()),
         }
     }
-}
 
-/// Gives init, which waits, what only its parent can give it.
-fn equip(plan: &InitPlan, spec: &Spec, init: Pid, limits: &[rlimits::Limit]) -> Result<()> {
-    let linux = linux(spec)?;
-    let pid = init.as_raw_nonzero().get();
-    if plan.clone_flags & flags::NEW_USER != 0 {
-        let (users, groups) = id_maps(linux);
-        parent::write_id_maps(pid, users, groups)?;
+    /// Gives init, which waits, what only its parent can give it.
+    fn equip(
+        &self,
+        plan: &InitPlan,
+        spec: &Spec,
+        init: Pid,
+        limits: &[rlimits::Limit],
+    ) -> Result<()> {
+        let linux = linux(spec)?;
+        let pid = init.as_raw_nonzero().get();
+        if plan.clone_flags & flags::NEW_USER != 0 {
+            self.runtime.id_maps(linux).write(pid)?;
+        }
+        if let Some(value) = process_of(spec)?.oom_score_adj() {
+            parent::set_oom_score_adjustment(pid, value)?;
+        }
+        rlimits::apply(init, limits)?;
+        let devices = network::prepare(linux)?;
+        if devices.is_empty() {
+            return Ok(());
+        }
+        network::attach(&devices, network_namespace(plan, pid)?.as_fd())
     }
-    if let Some(value) = process_of(spec)?.oom_score_adj() {
-        parent::set_oom_score_adjustment(pid, value)?;
-    }
-    rlimits::apply(init, limits)?;
-    let devices = network::prepare(linux)?;
-    if devices.is_empty() {
-        return Ok(());
-    }
-    network::attach(&devices, network_namespace(plan, pid)?.as_fd())
 }
 
 /// The network namespace that init is in, or will enter.
@@ -300,183 +355,6 @@ pub(super) fn process_of(spec: &Spec) -> Result<&oci_spec::runtime::Process> {
 
 fn process_limits(spec: &Spec) -> Result<Vec<rlimits::Limit>> {
     rlimits::parse(process_of(spec)?.rlimits().as_deref().unwrap_or_default())
-}
-
-fn id_maps(linux: &Linux) -> (&[LinuxIdMapping], &[LinuxIdMapping]) {
-    (
-        linux.uid_mappings().as_deref().unwrap_or_default(),
-        linux.gid_mappings().as_deref().unwrap_or_default(),
-    )
-}
-
-/// The namespaces of a configuration, by how they come about.
-#[derive(Default)]
-struct Namespaces {
-    clone_flags: u64,
-    joins: Vec<NamespaceJoin>,
-    new_cgroup: bool,
-    new_time: bool,
-    joins_user: bool,
-    intermediate: bool,
-}
-
-fn namespaces(linux: &Linux) -> Result<Namespaces> {
-    let mut found = Namespaces::default();
-    for namespace in linux.namespaces().iter().flatten() {
-        let (kind, flag) = match namespace.typ() {
-            LinuxNamespaceType::User => (LinkNameSpaceType::User, flags::NEW_USER),
-            LinuxNamespaceType::Pid => (LinkNameSpaceType::ProcessID, flags::NEW_PID),
-            LinuxNamespaceType::Network => (LinkNameSpaceType::Network, flags::NEW_NETWORK),
-            LinuxNamespaceType::Mount => (LinkNameSpaceType::Mount, flags::NEW_MOUNT),
-            LinuxNamespaceType::Ipc => {
-                (LinkNameSpaceType::InterProcessCommunication, flags::NEW_IPC)
-            }
-            LinuxNamespaceType::Uts => {
-                (LinkNameSpaceType::HostNameAndNISDomainName, flags::NEW_UTS)
-            }
-            LinuxNamespaceType::Cgroup => (LinkNameSpaceType::ControlGroup, 0),
-            LinuxNamespaceType::Time => (LinkNameSpaceType::Time, 0),
-        };
-        let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty())
-        else {
-            found.clone_flags |= flag;
-            found.new_cgroup |= kind == LinkNameSpaceType::ControlGroup;
-            found.new_time |= kind == LinkNameSpaceType::Time;
-            continue;
-        };
-        let fd = std::fs::File::open(path).map_err(|source| {
-            Error::system(format!("open namespace {}", path.display()), source)
-        })?;
-        found.joins_user |= kind == LinkNameSpaceType::User;
-        found.intermediate |=
-            matches!(kind, LinkNameSpaceType::User | LinkNameSpaceType::ProcessID);
-        found.joins.push(NamespaceJoin { kind, fd: fd.into(), path: path.clone() });
-    }
-    // A process born in a new user namespace has no right to enter namespaces of the old one.
-    if found.clone_flags & flags::NEW_USER != 0 && !found.joins.is_empty() {
-        found.intermediate = true;
-    }
-    Ok(found)
-}
-
-fn init_plan(
-    directory: &Directory,
-    spec: &Spec,
-    state: &State,
-    options: CreateOptions,
-) -> Result<InitPlan> {
-    let linux = linux(spec)?;
-    let namespaces = namespaces(linux)?;
-    let rootfs = rootfs_plan(spec, state, &options, &namespaces)?;
-    let keyring = (!options.no_new_keyring).then(|| format!("_ses.{}", state.id));
-    let personality = linux.personality().as_ref().map(scheduling::personality).transpose()?;
-    let context = ProcessContext {
-        seccomp: linux.seccomp().as_ref(),
-        stdio: options.stdio,
-        preserve_fds: options.preserve_fds.saturating_add(options.listen_fds),
-        listen_fds: options.listen_fds,
-        keyring,
-        personality,
-        memory_policy: linux.memory_policy().as_ref().map(placement::memory_policy).transpose()?,
-    };
-    let process = prepare_process(process_of(spec)?, context)?;
-    let configured = spec.hooks().clone().unwrap_or_default();
-    let hooks_of = |hooks: &Option<Vec<oci_spec::runtime::Hook>>, name| {
-        hooks::prepare(hooks.as_deref().unwrap_or_default(), name)
-    };
-    let create_container = hooks_of(configured.create_container(), "createContainer")?;
-    let start_container = hooks_of(configured.start_container(), "startContainer")?;
-    let inside = !create_container.is_empty() || !start_container.is_empty();
-    let hook_state = inside.then(|| {
-        rustix::fs::memfd_create(c"oci-state", rustix::fs::MemfdFlags::CLOEXEC)
-            .map_err(|errno| Error::system("make a file for the state of hooks", errno))
-    });
-    let outside = configured.prestart().is_some() || configured.create_runtime().is_some();
-    let name = |name: &Option<String>| {
-        name.as_deref()
-            .map(CString::new)
-            .transpose()
-            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a host name has a zero byte"))
-    };
-    Ok(InitPlan {
-        clone_flags: namespaces.clone_flags,
-        intermediate: namespaces.intermediate,
-        become_root: namespaces.joins_user || namespaces.clone_flags & flags::NEW_USER != 0,
-        joins: namespaces.joins,
-        new_cgroup: namespaces.new_cgroup,
-        new_time: namespaces.new_time.then(|| time_offsets(linux)),
-        loopback: namespaces.clone_flags & flags::NEW_NETWORK != 0,
-        hostname: name(spec.hostname())?,
-        domainname: name(spec.domainname())?,
-        rootfs: Some(rootfs),
-        pause_when_mounted: outside,
-        create_container,
-        start_container,
-        hook_state: hook_state.transpose()?,
-        process,
-        start: brig_linux::fd::listen_unix(&directory.start_socket())?,
-    })
-}
-
-/// The lines of `/proc/PID/timens_offsets` (time_namespaces(7)).
-fn time_offsets(linux: &Linux) -> Vec<u8> {
-    let mut text = String::new();
-    for (clock, offset) in linux.time_offsets().iter().flatten() {
-        use std::fmt::Write as _;
-        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{clock} {seconds} {nanoseconds}");
-    }
-    text.into_bytes()
-}
-
-fn rootfs_plan(
-    spec: &Spec,
-    state: &State,
-    options: &CreateOptions,
-    namespaces: &Namespaces,
-) -> Result<RootfsPlan> {
-    let linux = linux(spec)?;
-    let configured = linux.rootfs_propagation().as_deref().map(propagation).transpose()?;
-    let inherited = configured.map_or(brig_linux::mount::propagation::SLAVE, |(kind, _)| kind);
-    let context = mounts::MountContext {
-        bundle: &state.bundle,
-        propagation: inherited,
-        label: lsm::mount_label(linux.mount_label().as_deref())?,
-        placement: Some(&state.cgroup),
-        new_cgroup: namespaces.new_cgroup,
-        id_maps: linux.uid_mappings().as_deref().zip(linux.gid_mappings().as_deref()),
-    };
-    let configured_mounts = spec.mounts().as_deref().unwrap_or_default();
-    let dev_is_bound = configured_mounts.iter().any(|mount| {
-        let bound = mount.typ().as_deref() == Some("bind")
-            || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
-        mount.destination().as_os_str() == "/dev" && bound
-    });
-    let devices = match dev_is_bound {
-        true => Vec::new(),
-        false => devices::prepare(linux.devices().as_deref().unwrap_or_default())?,
-    };
-    let paths = |paths: &Option<Vec<String>>| -> Result<Vec<CString>> {
-        paths.iter().flatten().map(|path| mounts::target(Path::new(path))).collect()
-    };
-    let path = CString::new(state.rootfs.as_os_str().as_bytes())
-        .map_err(|_| Error::new(ErrorKind::InvalidInput, "root.path has a zero byte"))?;
-    let (tree, mut steps) = mounts::root_tree(&state.rootfs, &options.rootfs_mounts)?;
-    steps.extend(mounts::prepare(&context, configured_mounts)?);
-    Ok(RootfsPlan {
-        tree,
-        path,
-        steps,
-        links: if dev_is_bound { Vec::new() } else { devices::links() },
-        devices,
-        masked: paths(linux.masked_paths())?,
-        read_only: paths(linux.readonly_paths())?,
-        sysctls: sysctls(linux)?,
-        propagation: configured,
-        read_only_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
-        no_pivot: options.no_pivot,
-    })
 }
 
 impl Console {

@@ -11,7 +11,8 @@ use super::{Container, Exec, ExecOptions, Status};
 use crate::bundle::{ProcessContext, prepare_process};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
-use crate::process::exec::ExecPlan;
+use crate::process::exec::{ExecPlan, OomScoreAdjustment};
+use crate::process::id_maps::groups_are_denied;
 use crate::process::message::Message;
 use crate::process::parent::{self, SpawnError};
 use crate::security::{placement, rlimits, scheduling};
@@ -41,9 +42,6 @@ impl Container {
         let released = (|| {
             let number = Pid::from_raw(spawned.pid).ok_or_else(parent::silent)?;
             if cgroup.dir_fd().is_some() { join.legacy(number) } else { join.all(number) }?;
-            if let Some(value) = process.oom_score_adj() {
-                parent::set_oom_score_adjustment(spawned.pid, value)?;
-            }
             rlimits::apply(number, &limits)?;
             state.resctrl.iter().try_for_each(|groups| groups.join(spawned.pid))?;
             if let Some(agent) = &plan.process.agent {
@@ -111,6 +109,7 @@ impl Container {
             seccomp: linux.seccomp().as_ref(),
             stdio,
             preserve_fds,
+            keep_groups: groups_are_denied(&state.pid.to_string()),
             listen_fds: 0,
             keyring: (!state.no_new_keyring).then(|| format!("_ses.{}", state.id)),
             personality: linux.personality().as_ref().map(scheduling::personality).transpose()?,
@@ -127,6 +126,7 @@ impl Container {
             .as_ref()
             .or_else(|| configured.and_then(|process| process.exec_cpu_affinity().as_ref()));
         Ok(ExecPlan {
+            oom_score_adjustment: process.oom_score_adj().map(OomScoreAdjustment::new),
             affinity: affinity.map(placement::affinity).transpose()?.unwrap_or_default(),
             init,
             become_root: namespaces.contains(ThreadNameSpaceType::USER),
@@ -139,6 +139,9 @@ impl Container {
 }
 
 fn exec_cgroup(state: &State, options: &ExecOptions) -> Result<Cgroup> {
+    if state.cgroup.is_nowhere() && !options.cgroups.is_empty() {
+        return Err(super::no_cgroup(&state.id));
+    }
     if options.cgroups.is_empty() {
         return Cgroup::open_for_exec(&state.cgroup, state.pid);
     }

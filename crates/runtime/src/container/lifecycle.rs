@@ -147,6 +147,10 @@ impl Container {
     }
 
     fn kill_all(&self, state: &State, signal: i32) -> Result<()> {
+        if state.cgroup.is_nowhere() {
+            signal_each(self.pids()?, signal);
+            return Ok(());
+        }
         let cgroup = match Cgroup::open(&state.cgroup) {
             Ok(cgroup) => cgroup,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -155,12 +159,7 @@ impl Container {
         if signal == libc::SIGKILL {
             return cgroup.kill_all();
         }
-        for pid in cgroup.procs()? {
-            if let Ok(pidfd) = brig_linux::pidfd::open(pid.as_raw_nonzero().get()) {
-                // One that ended meanwhile needs no signal.
-                let _ = brig_linux::pidfd::send_signal(pidfd.as_fd(), signal);
-            }
-        }
+        signal_each(cgroup.procs()?.into_iter().map(|pid| pid.as_raw_nonzero().get()), signal);
         Ok(())
     }
 
@@ -209,6 +208,15 @@ impl Container {
         }
         errors.extend(left);
         summary(&state.id, &errors)
+    }
+}
+
+fn signal_each(pids: impl IntoIterator<Item = i32>, signal: i32) {
+    for pid in pids {
+        if let Ok(pidfd) = brig_linux::pidfd::open(pid) {
+            // One that ended meanwhile needs no signal.
+            let _ = brig_linux::pidfd::send_signal(pidfd.as_fd(), signal);
+        }
     }
 }
 

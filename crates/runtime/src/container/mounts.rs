@@ -23,7 +23,7 @@ impl Container {
         let config = self.directory.config()?;
         let linux = linux(&config.spec)?;
         for mount in wanted {
-            check(mount, change)?;
+            check(mount, change, !rustix::process::geteuid().is_root())?;
         }
         let steps = match change {
             Change::Remove => wanted.iter().map(removal).collect::<Result<_>>()?,
@@ -37,6 +37,7 @@ impl Container {
                     label: lsm::mount_label(linux.mount_label().as_deref())?,
                     placement: None,
                     new_cgroup: false,
+                    openable: true,
                     id_maps: linux.uid_mappings().as_deref().zip(linux.gid_mappings().as_deref()),
                 };
                 mounts::prepare(&context, wanted)?
@@ -57,7 +58,7 @@ impl Container {
 }
 
 /// Filesystems of a namespace are made by a process in it, which only init was at its birth.
-fn check(mount: &Mount, change: Change) -> Result<()> {
+fn check(mount: &Mount, change: Change, unprivileged: bool) -> Result<()> {
     let destination = mount.destination();
     if destination.file_name().is_none() || mounts::has_parent(destination) {
         let text = format!("mount destination {:?} is no place of its own", destination.display());
@@ -66,6 +67,12 @@ fn check(mount: &Mount, change: Change) -> Result<()> {
     let kind = mount.typ().as_deref().unwrap_or("none");
     let bind = |option: &String| matches!(option.as_str(), "bind" | "rbind");
     let bound = kind == "bind" || mount.options().iter().flatten().any(bind);
+    if change == Change::Add && bound && unprivileged {
+        let text = format!("mount {:?} into a container that exists", destination.display());
+        return Err(Error::new(ErrorKind::Unsupported, text).with_advice(
+            "a caller who is not root can only add tmpfs: no namespace of its own has the host's mounts",
+        ));
+    }
     if change == Change::Remove || bound || kind == "tmpfs" {
         return Ok(());
     }
@@ -77,7 +84,6 @@ fn removal(mount: &Mount) -> Result<RootfsStep> {
     Ok(RootfsStep {
         action: Action::Change { attributes: Default::default(), recursive: false },
         target: mounts::target(mount.destination())?,
-        target_is_file: false,
         target_nofollow: true,
         label: format!("unmount {:?}", mount.destination().display().to_string()),
     })

@@ -11,7 +11,8 @@ use super::init::become_root;
 use super::message::{At, Failure, Message, Step};
 use super::parent::Names;
 use super::setup;
-use crate::rootfs::{Action, RootfsStep, apply};
+use crate::rootfs::tree::Tree;
+use crate::rootfs::{RootfsStep, apply};
 
 /// What a child does in the container's mount namespace.
 #[derive(Debug)]
@@ -36,10 +37,7 @@ pub(crate) enum Change {
 impl AdjustPlan {
     /// Every descriptor that the process works with.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        let trees = self.steps.iter().filter_map(|step| match &step.action {
-            Action::Attach { tree, .. } => Some(tree.as_raw_fd()),
-            _ => None,
-        });
+        let trees = self.steps.iter().filter_map(RootfsStep::tree).filter_map(Tree::descriptor);
         let root = self.root.iter().map(AsRawFd::as_raw_fd);
         trees.chain(root).chain([self.init.as_raw_fd()]).collect()
     }

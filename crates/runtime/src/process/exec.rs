@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
 
 use super::channel::ChildSide;
@@ -28,6 +29,7 @@ pub(crate) struct ExecPlan {
     /// The container's root directory, where it was entered by chroot.
     pub(crate) root: Option<OwnedFd>,
     pub(crate) affinity: Affinity,
+    pub(crate) oom_score_adjustment: Option<OomScoreAdjustment>,
     pub(crate) process: ProcessPlan,
 }
 
@@ -40,6 +42,14 @@ impl ExecPlan {
         fds
     }
 
+    /// What is inherited by whom the intermediate makes, and what only a process outside of the container may set.
+    pub(crate) fn adjust(&self) -> Result<(), Failure> {
+        if let Some(adjustment) = &self.oom_score_adjustment {
+            adjustment.apply().at(Step::OomScore)?;
+        }
+        Ok(())
+    }
+
     /// Enters the container's namespaces: for the intermediate.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
         if let Some(processors) = &self.affinity.initial {
@@ -50,6 +60,36 @@ impl ExecPlan {
         }
         rustix::thread::move_into_thread_name_spaces(self.init.as_fd(), self.namespaces)
             .at(Step::EnterNamespace)
+    }
+}
+
+/// A process's `oom_score_adj`, as text.
+#[derive(Debug)]
+pub(crate) struct OomScoreAdjustment {
+    value: i32,
+    text: String,
+}
+
+impl OomScoreAdjustment {
+    pub(crate) fn new(value: i32) -> Self {
+        Self { value, text: value.to_string() }
+    }
+
+    /// Whether a container is made all the same when the kernel denies this value. One below what the caller has needs
+    /// CAP_SYS_RESOURCE; the nearest that is allowed is then the caller's own. Engines ask for lower values, and for the
+    /// neutral one, by default.
+    pub(crate) fn is_wish(value: i32) -> bool {
+        value <= 0
+    }
+
+    fn apply(&self) -> rustix::io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let written = rustix::fs::openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty())
+            .and_then(|file| rustix::io::write(&file, self.text.as_bytes()));
+        match written {
+            Err(Errno::ACCESS | Errno::PERM) if Self::is_wish(self.value) => Ok(()),
+            other => other.map(drop),
+        }
     }
 }
 
@@ -82,9 +122,8 @@ fn set_up(plan: &ExecPlan, channel: &ChildSide) -> Result<usize, Failure> {
     }
     rustix::process::chdir(c"/").at(Step::Chroot)?;
     setup::stdio(&plan.process)?;
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    let root =
-        rustix::fs::openat(CWD, c"/", flags, rustix::fs::Mode::empty()).at(Step::Terminal)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, c"/", flags, Mode::empty()).at(Step::Terminal)?;
     let console = setup::terminal(&plan.process, root.as_fd(), false)?;
     let proc = match &plan.process.label {
         Some(_) => Some(private_proc()?),

@@ -44,13 +44,18 @@ fn set_up(plan: &InitPlan, channel: &ChildSide) -> Done<usize> {
             .at(Step::TimeOffsets)?,
         ),
     };
-    setup::protect()?;
+    // Until it has its id maps and more from the caller, whose user needs the right to its files in /proc for that, this
+    // process has joined nothing that it must be protected from.
     channel.wait()?;
-    if plan.become_root {
-        become_root().at(Step::MapRoot)?;
-    }
+    setup::protect()?;
     if !plan.intermediate {
         enter_all(&plan.joins)?;
+    }
+    if let Some(rootfs) = &plan.rootfs {
+        apply::attach_root(rootfs)?;
+    }
+    if plan.become_root {
+        become_root().at(Step::MapRoot)?;
     }
     if plan.new_cgroup {
         unshare(UnshareFlags::NEWCGROUP).at(Step::NewNamespace)?;
@@ -159,7 +164,7 @@ fn root_filesystem(plan: &InitPlan, channel: &ChildSide) -> Done<Opened> {
     let Some(rootfs) = &plan.rootfs else {
         return Ok((None, None));
     };
-    let root = rootfs.tree.as_fd();
+    let root = rootfs.tree.get().at(Step::AttachRoot)?;
     let mut proc = apply::mount(rootfs, plan.become_root)?;
     if !on(Protection::ProcDescriptor) {
         proc = Some(target::find(root, c"proc").at(Step::PrivateProc)?);

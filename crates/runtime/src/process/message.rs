@@ -24,6 +24,7 @@ pub(crate) enum Step {
     Domainname,
     RootPropagation,
     AttachRoot,
+    Source,
     Mount,
     Device,
     DeviceLink,
@@ -56,12 +57,13 @@ pub(crate) enum Step {
     Chroot,
     MemoryPolicy,
     Affinity,
+    OomScore,
     Unknown,
 }
 
 impl Step {
     fn from_number(number: u8) -> Self {
-        const ALL: [Step; 46] = [
+        const ALL: [Step; 48] = [
             Step::Protect,
             Step::Wait,
             Step::EnterNamespace,
@@ -75,6 +77,7 @@ impl Step {
             Step::Domainname,
             Step::RootPropagation,
             Step::AttachRoot,
+            Step::Source,
             Step::Mount,
             Step::Device,
             Step::DeviceLink,
@@ -107,6 +110,7 @@ impl Step {
             Step::Chroot,
             Step::MemoryPolicy,
             Step::Affinity,
+            Step::OomScore,
             Step::Unknown,
         ];
         ALL.get(usize::from(number)).copied().unwrap_or(Self::Unknown)

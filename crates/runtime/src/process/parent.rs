@@ -7,7 +7,8 @@ use oci_spec::runtime::LinuxIdMapping;
 
 use super::adjust::{self, AdjustPlan};
 use super::channel::{ChildSide, ParentSide, pair};
-use super::exec::{self, ExecPlan};
+use super::exec::{self, ExecPlan, OomScoreAdjustment};
+use super::id_maps::IdMaps;
 use super::init;
 use super::message::{At, Failure, Message, Step};
 use super::plan::InitPlan;
@@ -70,6 +71,7 @@ pub(crate) fn spawn_init(
         parent,
         child,
         &keep,
+        || Ok(()),
         || init::enter_all(&plan.joins),
         |child| {
             // SAFETY: as above; the intermediate that runs this is itself a fresh child.
@@ -96,6 +98,7 @@ pub(crate) fn spawn_exec(
         parent,
         child,
         &keep,
+        || plan.adjust(),
         || plan.enter(),
         |child| {
             // SAFETY: exec::run works on the prepared plan alone and neither allocates nor locks.
@@ -109,6 +112,7 @@ fn through_intermediate(
     parent: ParentSide,
     child: ChildSide,
     keep: &Keep,
+    before: impl Fn() -> std::result::Result<(), Failure>,
     enter: impl Fn() -> std::result::Result<(), Failure>,
     make: impl Fn(&ChildSide) -> rustix::io::Result<Cloned>,
 ) -> std::result::Result<Spawned, SpawnError> {
@@ -116,8 +120,9 @@ fn through_intermediate(
         let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
         let made = keep
             .apply()
-            .and_then(|()| rustix::process::set_dumpable_behavior(not_dumpable))
             .at(Step::Protect)
+            .and_then(|()| before())
+            .and_then(|()| rustix::process::set_dumpable_behavior(not_dumpable).at(Step::Protect))
             .and_then(|()| enter())
             .and_then(|()| make(&child).at(Step::Clone));
         match made {
@@ -177,37 +182,6 @@ impl Keep {
     }
 }
 
-/// Writes the id maps of a process that was born in a new user namespace.
-///
-/// # Errors
-/// What the kernel refused.
-pub(crate) fn write_id_maps(
-    pid: i32,
-    users: &[LinuxIdMapping],
-    groups: &[LinuxIdMapping],
-) -> Result<()> {
-    for (file, maps) in [("uid_map", users), ("gid_map", groups)] {
-        let text = id_map_text(maps);
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, &text).map_err(|source| {
-            Error::system(format!("write {:?} to {file}", text.trim_end()), source)
-                .with_advice("ranges must not overlap, and need CAP_SETUID and CAP_SETGID")
-        })?;
-    }
-    Ok(())
-}
-
-/// The lines of `/proc/PID/uid_map` (user_namespaces(7)).
-pub(crate) fn id_map_text(maps: &[LinuxIdMapping]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    for map in maps {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{} {} {}", map.container_id(), map.host_id(), map.size());
-    }
-    text
-}
-
 /// A user namespace with these maps that no process lives in, for id-mapped mounts.
 #[expect(unsafe_code, reason = "a user namespace is made by a process that is born in it")]
 pub(crate) fn user_namespace(
@@ -229,7 +203,8 @@ pub(crate) fn user_namespace(
     let cloned = unsafe { clone3(options, body) }
         .map_err(|errno| Error::system("make a user namespace", errno))?;
     drop(child);
-    let namespace = write_id_maps(cloned.pid, users, groups).and_then(|()| {
+    let maps = IdMaps { users, groups, unprivileged: false, programs: None };
+    let namespace = maps.write(cloned.pid).and_then(|()| {
         std::fs::File::open(format!("/proc/{}/ns/user", cloned.pid))
             .map_err(|source| Error::system("open the new user namespace", source))
     });
@@ -264,17 +239,19 @@ pub(crate) fn adjust_mounts(plan: &AdjustPlan) -> Result<()> {
     heard.map(drop)
 }
 
-/// Sets a process's oom_score_adj. A value below what the caller has needs CAP_SYS_RESOURCE.
+/// Sets a process's oom_score_adj.
 pub(crate) fn set_oom_score_adjustment(pid: i32, value: i32) -> Result<()> {
     let path = format!("/proc/{pid}/oom_score_adj");
     match std::fs::write(&path, value.to_string()) {
-        Ok(()) => Ok(()),
-        // Without the capability the nearest value that is allowed is the caller's own, which the child has already.
-        // Engines ask for lower values, and for the neutral one, by default, so this is no reason not to start.
-        Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied && value <= 0 => {
+        Err(source)
+            if source.kind() == std::io::ErrorKind::PermissionDenied
+                && OomScoreAdjustment::is_wish(value) =>
+        {
             Ok(())
         }
-        Err(source) => Err(Error::system(format!("set oom_score_adj to {value}"), source)),
+        other => {
+            other.map_err(|source| Error::system(format!("set oom_score_adj to {value}"), source))
+        }
     }
 }
 
@@ -339,6 +316,13 @@ fn advice(failure: &Failure) -> Option<&'static str> {
         (Step::Mount, Errno::PERM) => {
             "in a user namespace, proc needs its own pid namespace, sysfs its own network namespace"
         }
+        (Step::Source, Errno::INVAL) => "other mounts lie below it: use rbind",
+        (Step::Source, Errno::PERM) => {
+            "a user namespace cannot take ro, nosuid, nodev or noexec from a mount of the host, nor change its atime"
+        }
+        (Step::User | Step::Groups, Errno::INVAL) => {
+            "the user namespace does not map it: see linux.uidMappings and linux.gidMappings"
+        }
         (Step::MaskSource, Errno::NODEV) => "/dev/null is not the null device (char 1:3)",
         (Step::ConsoleDevice, Errno::LOOP) => "/dev or /dev/console is a symbolic link",
         (Step::Terminal, Errno::NOENT) => "a terminal needs a devpts mount at /dev/pts",
@@ -394,7 +378,7 @@ mod tests {
             );
             cloned
         };
-        let spawned = through_intermediate(parent, child, &keep, || Ok(()), make);
+        let spawned = through_intermediate(parent, child, &keep, || Ok(()), || Ok(()), make);
         assert!(matches!(spawned, Err(SpawnError::Own(_))), "{spawned:?}");
     }
 }

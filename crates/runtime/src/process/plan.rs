@@ -10,7 +10,8 @@ use rustix::thread::LinkNameSpaceType;
 
 use super::agent::AgentPlan;
 use super::message::Step;
-use crate::rootfs::{Action, RootfsPlan};
+use crate::rootfs::tree::Tree;
+use crate::rootfs::{RootfsPlan, RootfsStep};
 use crate::security::seccomp::Program;
 
 /// The init of a container.
@@ -125,11 +126,8 @@ impl InitPlan {
         fds.extend(self.joins.iter().map(|join| join.fd.as_raw_fd()));
         fds.extend(self.hook_state.iter().map(AsRawFd::as_raw_fd));
         if let Some(rootfs) = &self.rootfs {
-            fds.push(rootfs.tree.as_raw_fd());
-            fds.extend(rootfs.steps.iter().filter_map(|step| match &step.action {
-                Action::Attach { tree, .. } => Some(tree.as_raw_fd()),
-                _ => None,
-            }));
+            let trees = rootfs.steps.iter().filter_map(RootfsStep::tree);
+            fds.extend(trees.chain([&rootfs.tree]).filter_map(Tree::descriptor));
         }
         fds
     }
@@ -150,6 +148,7 @@ impl super::parent::Names for InitPlan {
         };
         let hook = |hook: Option<&ChildHook>| text(hook.map(|hook| &hook.path));
         let rootfs = self.rootfs.as_ref();
+        let source = |tree: &Tree| tree.source().to_string_lossy().into_owned();
         match step {
             Step::EnterNamespace => match self.joins.get(index) {
                 Some(join) => format!("join namespace {}", join.path.display()),
@@ -158,6 +157,10 @@ impl super::parent::Names for InitPlan {
             Step::Mount => rootfs
                 .and_then(|rootfs| rootfs.steps.get(index))
                 .map_or_else(|| "mount".to_owned(), |step| step.label.clone()),
+            Step::Source => {
+                let tree = rootfs.and_then(|rootfs| rootfs.steps.get(index)?.tree());
+                format!("bind {}", tree.map_or_else(String::new, source))
+            }
             Step::Device => {
                 let device = rootfs.and_then(|rootfs| rootfs.devices.get(index));
                 format!("make device {}", text(device.map(|device| &device.host)))
@@ -237,6 +240,7 @@ fn phrase(step: Step) -> &'static str {
         Step::Start => "wait for the start",
         Step::Chroot => "enter the container's root",
         Step::MemoryPolicy => "set the memory policy",
+        Step::OomScore => "set oom_score_adj",
         Step::Affinity => "bind the process to its processors",
         _ => "set the container up",
     }

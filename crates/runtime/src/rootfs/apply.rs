@@ -14,20 +14,30 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, UnmountFlags};
 use super::copy_up::copy_contents;
 use super::devices::DevicePlan;
 use super::target::{Missing, find, find_or_make, find_or_make_nofollow, open};
+use super::tree::Tree;
 use super::{Action, FilesystemPlan, RootfsPlan, RootfsStep};
 use crate::process::message::{At, Failure, Step};
 use crate::protection::{Protection, on};
 
 type Done<T = ()> = Result<T, Failure>;
 
-/// Attaches the root, mounts everything and makes the devices. Answers the procfs that is the container's `/proc`.
-pub(crate) fn mount(plan: &RootfsPlan, user_namespace: bool) -> Done<Option<OwnedFd>> {
+/// Opens what the caller could not open, and attaches the root: as the caller's user still, who can reach places that
+/// the root of a user namespace cannot.
+pub(crate) fn attach_root(plan: &RootfsPlan) -> Done {
     let slave = MountAttributes::default().propagation(propagation::SLAVE);
     set_attributes_at(c"/", &slave, true).at(Step::RootPropagation)?;
+    for (index, step) in plan.steps.iter().enumerate() {
+        step.tree().map_or(Ok(()), Tree::open_early).at_index(Step::Source, index)?;
+    }
+    let tree = plan.tree.get().at(Step::AttachRoot)?;
     let path = rustix::fs::openat(CWD, &plan.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .at(Step::AttachRoot)?;
-    attach(&plan.tree, &path).at(Step::AttachRoot)?;
-    let root = plan.tree.as_fd();
+    attach(tree, &path).at(Step::AttachRoot)
+}
+
+/// Mounts everything and makes the devices. Answers the procfs that is the container's `/proc`.
+pub(crate) fn mount(plan: &RootfsPlan, user_namespace: bool) -> Done<Option<OwnedFd>> {
+    let root = plan.tree.get().at(Step::AttachRoot)?;
     let mut proc = None;
     for (index, step) in plan.steps.iter().enumerate() {
         let mounted = mount_step(root, index, step)?;
@@ -54,14 +64,19 @@ pub(crate) fn mount_step(
     index: usize,
     step: &RootfsStep,
 ) -> Done<Option<OwnedFd>> {
-    let missing = if step.target_is_file { Missing::File } else { Missing::Directory };
-    let target = || {
+    let target = |missing| {
         let find = if step.target_nofollow { find_or_make_nofollow } else { find_or_make };
         find(root, &step.target, missing).at_index(Step::Mount, index)
     };
     match &step.action {
         Action::Attach { tree, propagation } => {
-            attach(tree, target()?).at_index(Step::Mount, index)?;
+            let tree = tree.get().at_index(Step::Source, index)?;
+            let stat = rustix::fs::fstat(tree).at_index(Step::Mount, index)?;
+            let missing = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Missing::Directory,
+                _ => Missing::File,
+            };
+            attach(tree, target(missing)?).at_index(Step::Mount, index)?;
             propagate(tree, propagation).at_index(Step::Mount, index)?;
             Ok(None)
         }
@@ -70,7 +85,7 @@ pub(crate) fn mount_step(
             if plan.keep_mode {
                 keep_mode(root, &step.target, &mount).at_index(Step::Mount, index)?;
             }
-            let target = target()?;
+            let target = target(Missing::Directory)?;
             if plan.copy_up {
                 copy_contents(target.as_fd(), mount.as_fd()).at_index(Step::Mount, index)?;
             }
@@ -80,19 +95,12 @@ pub(crate) fn mount_step(
                     .at_index(Step::Mount, index)?;
             }
             attach(&mount, target).at_index(Step::Mount, index)?;
-            propagate(&mount, &plan.propagation).at_index(Step::Mount, index)?;
+            propagate(mount.as_fd(), &plan.propagation).at_index(Step::Mount, index)?;
             Ok(plan.is_proc.then_some(mount))
         }
         Action::Change { attributes, recursive } => {
             let target = find(root, &step.target).at_index(Step::Mount, index)?;
             set_attributes(target, attributes, *recursive).at_index(Step::Mount, index)?;
-            Ok(None)
-        }
-        Action::Bind { source, attributes, propagation } => {
-            let tree = clone_tree(CWD, source, false).at_index(Step::Mount, index)?;
-            set_attributes(&tree, attributes, false).at_index(Step::Mount, index)?;
-            attach(&tree, target()?).at_index(Step::Mount, index)?;
-            propagate(&tree, propagation).at_index(Step::Mount, index)?;
             Ok(None)
         }
         Action::Link { to, exact } => {
@@ -130,7 +138,7 @@ fn keep_mode(root: BorrowedFd<'_>, target: &CStr, mount: &OwnedFd) -> rustix::io
     rustix::fs::fchmod(rustix::fs::openat(mount, c".", flags, Mode::empty())?, mode)
 }
 
-fn propagate(mount: &OwnedFd, kinds: &[(u64, bool)]) -> rustix::io::Result<()> {
+fn propagate(mount: BorrowedFd<'_>, kinds: &[(u64, bool)]) -> rustix::io::Result<()> {
     for (kind, recursive) in kinds {
         set_attributes(mount, &MountAttributes::default().propagation(*kind), *recursive)?;
     }
@@ -255,7 +263,7 @@ fn make_links(root: BorrowedFd<'_>, plan: &RootfsPlan) -> Done {
 /// Masks and protects paths, while the host's `/dev/null` can still be reached. Those below `/proc` are looked up from
 /// `proc`, the mount itself, if there is one: whatever somebody makes of the name `/proc` meanwhile, they are masked.
 pub(crate) fn protect(plan: &RootfsPlan, proc: Option<BorrowedFd<'_>>) -> Done {
-    let root = plan.tree.as_fd();
+    let root = plan.tree.get().at(Step::AttachRoot)?;
     let read_only = if on(Protection::ReadOnlyPaths) { plan.read_only.as_slice() } else { &[] };
     for (index, path) in read_only.iter().enumerate() {
         let Some(target) = present(root, proc, path).at_index(Step::ReadOnlyPath, index)? else {
@@ -368,11 +376,12 @@ pub(crate) fn set_sysctls(plan: &RootfsPlan, proc: BorrowedFd<'_>) -> Done {
 
 /// Makes the tree the root of this mount namespace and lets go of the host's.
 pub(crate) fn enter(plan: &RootfsPlan) -> Done {
-    rustix::process::fchdir(&plan.tree).at(Step::PivotRoot)?;
+    let tree = plan.tree.get().at(Step::PivotRoot)?;
+    rustix::process::fchdir(tree).at(Step::PivotRoot)?;
     if plan.no_pivot {
         use rustix::mount::{MoveMountFlags, move_mount};
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&plan.tree, c"", CWD, c"/", flags).at(Step::PivotRoot)?;
+        move_mount(tree, c"", CWD, c"/", flags).at(Step::PivotRoot)?;
         rustix::process::chroot(c".").at(Step::PivotRoot)?;
     } else {
         // With the same directory for both, the old root ends up on top of the new one, and is detached from there:

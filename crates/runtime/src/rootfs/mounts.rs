@@ -1,7 +1,7 @@
 //! The mounts of a configuration, opened or prepared by the caller.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -10,10 +10,12 @@ use oci_spec::runtime::{LinuxIdMapping, Mount};
 use rustix::fs::FileType;
 
 use super::options::{self, MountOptions};
+use super::tree::Tree;
 use super::{Action, FilesystemPlan, RootfsStep};
 use crate::cgroup::Placement;
 use crate::container::RootfsMount;
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::id_maps::is_mapped;
 use crate::process::parent::user_namespace;
 use crate::protection::{Protection, on};
 
@@ -25,10 +27,12 @@ pub(crate) struct MountContext<'a> {
     pub(crate) propagation: u64,
     /// The SELinux context of new filesystems.
     pub(crate) label: Option<&'a str>,
-    /// Where the container's cgroup lies.
+    /// Where the container's cgroup lies in every hierarchy, its own or the caller's.
     pub(crate) placement: Option<&'a Placement>,
     /// Whether the container has its own cgroup namespace.
     pub(crate) new_cgroup: bool,
+    /// Whether the caller may open trees of mounts; otherwise init does.
+    pub(crate) openable: bool,
     /// The container's own id maps, for mounts that are mapped without maps of their own.
     pub(crate) id_maps: Option<(&'a [LinuxIdMapping], &'a [LinuxIdMapping])>,
 }
@@ -63,10 +67,9 @@ fn prepare_one(
     let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
     let target = target(mount.destination())?;
     let kind = mount.typ().as_deref().unwrap_or("none");
-    let step = |action, target_is_file| RootfsStep {
+    let step = |action| RootfsStep {
         action,
         target: target.clone(),
-        target_is_file,
         target_nofollow: options.target_nofollow || must_be_directory(kind, &target),
         label: label.to_owned(),
     };
@@ -74,17 +77,16 @@ fn prepare_one(
         return Err(Error::new(ErrorKind::InvalidInput, "tmpcopyup on what is no tmpfs"));
     }
     if options.remount || (kind == "none" && !options.bind && mount.source().is_none()) {
-        steps
-            .push(step(Action::Change { attributes: options.attributes, recursive: false }, false));
+        steps.push(step(Action::Change { attributes: options.attributes, recursive: false }));
         return Ok(());
     }
     if options.bind || kind == "bind" {
         if let Some(to) = options.copy_link.then(|| link_of(context, mount)).flatten() {
-            steps.push(step(Action::Link { to: c_path(&to)?, exact: true }, true));
+            steps.push(step(Action::Link { to: c_path(&to)?, exact: true }));
             return Ok(());
         }
-        let (tree, is_file) = bind(context, mount, &options)?;
-        steps.push(step(Action::Attach { tree, propagation: options.propagation }, is_file));
+        let tree = bind(context, mount, &options)?;
+        steps.push(step(Action::Attach { tree, propagation: options.propagation }));
         return Ok(());
     }
     if options.id_map.is_some() || mount.uid_mappings().is_some() {
@@ -93,10 +95,8 @@ fn prepare_one(
     if kind == "cgroup" || kind == "cgroup2" {
         return cgroup(context, &options, &target, label, steps);
     }
-    steps.push(step(
-        Action::Filesystem(filesystem(context, kind, mount.source(), &options)?),
-        false,
-    ));
+    let filesystem = filesystem(context, kind, mount.source(), &options)?;
+    steps.push(step(Action::Filesystem(filesystem)));
     Ok(())
 }
 
@@ -127,61 +127,45 @@ pub(crate) fn target(destination: &Path) -> Result<CString> {
     CString::new(&bytes[start..end]).map_err(|_| invalid("it contains a zero byte"))
 }
 
-fn bind(
-    context: &MountContext<'_>,
-    mount: &Mount,
-    options: &MountOptions,
-) -> Result<(OwnedFd, bool)> {
+fn bind(context: &MountContext<'_>, mount: &Mount, options: &MountOptions) -> Result<Tree> {
     let source = mount
         .source()
         .as_ref()
         .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "a bind mount without source"))?;
-    let source = context.bundle.join(source);
-    let open = if options.source_nofollow {
-        brig_linux::mount::bind_nofollow
-    } else {
-        brig_linux::mount::bind
-    };
-    let tree = open(&source, options.recursive_bind)?;
-    let change = |attributes: &MountAttributes, recursive| {
-        if attributes.is_empty() {
-            return Ok(());
-        }
-        set_attributes(&tree, attributes, recursive)
-            .map_err(|errno| Error::system(format!("set options of {}", source.display()), errno))
-    };
+    let source = c_path(&context.bundle.join(source))?;
     // Before its own propagation, a bind mount has what the container's root has: as if the bind had been made in
     // the container's mount namespace.
-    change(&MountAttributes::default().propagation(context.propagation), true)?;
-    change(&options.attributes, false)?;
-    change(&options.recursive_attributes, true)?;
-    map_owners(context, mount, options, &tree)?;
-    let stat = rustix::fs::fstat(&tree)
-        .map_err(|errno| Error::system(format!("look at {}", source.display()), errno))?;
-    let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
-    Ok((tree, is_file))
+    let inherited = MountAttributes::default().propagation(context.propagation);
+    let tree = Tree::new(source, options.recursive_bind)
+        .nofollow(options.source_nofollow)
+        .changed(inherited, true)
+        .changed(options.attributes, false)
+        .changed(options.recursive_attributes, true);
+    let tree = map_owners(context, mount, options, tree)?;
+    if context.openable {
+        tree.open()?;
+    }
+    Ok(tree)
 }
 
 fn map_owners(
     context: &MountContext<'_>,
     mount: &Mount,
     options: &MountOptions,
-    tree: &OwnedFd,
-) -> Result<()> {
+    tree: Tree,
+) -> Result<Tree> {
     let own = mount.uid_mappings().as_deref().zip(mount.gid_mappings().as_deref());
     if own.is_none() && options.id_map.is_none() {
-        return Ok(());
+        return Ok(tree);
+    }
+    if !context.openable {
+        return Err(Error::new(ErrorKind::Unsupported, "an id-mapped mount")
+            .with_advice("the kernel lets only root of the host map the owners of its files"));
     }
     let Some((users, groups)) = own.or(context.id_maps) else {
         return Err(Error::new(ErrorKind::InvalidInput, "an id-mapped mount without id maps"));
     };
-    let namespace = user_namespace(users, groups)?;
-    brig_linux::mount::set_id_map(tree, namespace.as_fd(), options.id_map == Some(true)).map_err(
-        |errno| {
-            Error::system("map the owners of the mount", errno)
-                .with_advice("the source's filesystem must support id-mapped mounts")
-        },
-    )
+    Ok(tree.mapped(user_namespace(users, groups)?, options.id_map == Some(true)))
 }
 
 fn filesystem(
@@ -201,6 +185,7 @@ fn filesystem(
         data.push((c"source".to_owned(), Some(source)));
     }
     for (key, value) in &options.data {
+        check_owner(context, key, value.as_deref())?;
         data.push((string(key)?, value.as_deref().map(string).transpose()?));
     }
     // Those that belong to the kernel have labels of their own.
@@ -219,6 +204,25 @@ fn filesystem(
     })
 }
 
+/// The kernel knows no owner that the user namespace does not map, and says only that the option is wrong.
+fn check_owner(context: &MountContext<'_>, key: &str, value: Option<&str>) -> Result<()> {
+    let (Some((users, groups)), Some(id)) =
+        (context.id_maps, value.and_then(|value| value.parse::<u32>().ok()))
+    else {
+        return Ok(());
+    };
+    let (map, field) = match key {
+        "uid" => (users, "linux.uidMappings"),
+        "gid" => (groups, "linux.gidMappings"),
+        _ => return Ok(()),
+    };
+    if is_mapped(map, id) {
+        return Ok(());
+    }
+    let text = format!("mount option {key}={id}: {field} does not map it");
+    Err(Error::new(ErrorKind::InvalidInput, text).with_advice("map it, or leave the option out"))
+}
+
 /// `/sys/fs/cgroup`: one cgroup2 mount, or on hosts with v1 a tmpfs with one mount per hierarchy. With a cgroup
 /// namespace the container's cgroup is the root of each; without one its directory is bound.
 fn cgroup(
@@ -231,13 +235,7 @@ fn cgroup(
     let places: Vec<_> =
         context.placement.map(|placement| placement.directories().collect()).unwrap_or_default();
     let push = |steps: &mut Vec<RootfsStep>, action, target: CString| {
-        steps.push(RootfsStep {
-            action,
-            target,
-            target_is_file: false,
-            target_nofollow: false,
-            label: label.to_owned(),
-        });
+        steps.push(RootfsStep { action, target, target_nofollow: false, label: label.to_owned() });
     };
     let mount_of =
         |controllers: &str, directory: &Path| hierarchy(context, options, controllers, directory);
@@ -289,11 +287,11 @@ fn hierarchy(
     directory: &Path,
 ) -> Result<Action> {
     if !context.new_cgroup {
-        return Ok(Action::Bind {
-            source: c_path(directory)?,
-            attributes: options.attributes.propagation(propagation::SLAVE),
-            propagation: options.propagation.clone(),
-        });
+        // Where systemd makes it, it exists only once init does.
+        let tree = Tree::new(c_path(directory)?, false)
+            .late()
+            .changed(options.attributes.propagation(propagation::SLAVE), false);
+        return Ok(Action::Attach { tree, propagation: options.propagation.clone() });
     }
     let kind = if controllers.is_empty() { c"cgroup2" } else { c"cgroup" };
     let mut data = vec![(c"source".to_owned(), Some(c"cgroup".to_owned()))];
@@ -333,41 +331,48 @@ fn c_string(text: &str) -> Result<CString> {
 ///
 /// The trees are slaves of the host's mounts: what is mounted in the container never reaches the host, and pivot_root
 /// refuses a shared root. `linux.rootfsPropagation` is set once it is the root.
-pub(crate) fn root_tree(path: &Path, handed: &[RootfsMount]) -> Result<(OwnedFd, Vec<RootfsStep>)> {
+pub(crate) fn root_tree(
+    path: &Path,
+    handed: &[RootfsMount],
+    openable: bool,
+) -> Result<(Tree, Vec<RootfsStep>)> {
+    if !handed.is_empty() && !openable {
+        return Err(Error::new(ErrorKind::Unsupported, "mount a root filesystem without root"));
+    }
+    let slave = MountAttributes::default().propagation(propagation::SLAVE);
     let mut root = None;
     let mut steps = Vec::new();
     for mount in handed {
         let tree = handed_mount(mount)?;
+        set_attributes(&tree, &slave, true)
+            .map_err(|errno| Error::system("set the propagation of the root filesystem", errno))?;
         if mount.target.trim_matches('/').is_empty() {
-            root = Some(tree);
+            root = Some(Tree::opened(tree, c_path(path)?));
             continue;
         }
-        enslave(&tree)?;
-        let stat = rustix::fs::fstat(&tree)
-            .map_err(|errno| Error::system(format!("look at {}", mount.source), errno))?;
+        let tree = Tree::opened(tree, c_string(&mount.source)?);
         steps.push(RootfsStep {
             action: Action::Attach { tree, propagation: Vec::new() },
             target: target(Path::new(&mount.target))?,
-            target_is_file: FileType::from_raw_mode(stat.st_mode) != FileType::Directory,
             target_nofollow: false,
             label: format!("mount {:?} of the root filesystem", mount.target),
         });
     }
-    let tree = match root {
-        Some(tree) => tree,
-        None => {
-            let stat = rustix::fs::stat(path).map_err(|errno| {
-                Error::system(format!("open root filesystem {}", path.display()), errno)
-            })?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                let attempt = format!("root filesystem {} is not a directory", path.display());
-                return Err(Error::new(ErrorKind::InvalidInput, attempt));
-            }
-            brig_linux::mount::bind(path, true)?
-        }
-    };
-    enslave(&tree)?;
-    Ok((tree, steps))
+    if let Some(root) = root {
+        return Ok((root, steps));
+    }
+    let stat = rustix::fs::stat(path).map_err(|errno| {
+        Error::system(format!("open root filesystem {}", path.display()), errno)
+    })?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        let attempt = format!("root filesystem {} is not a directory", path.display());
+        return Err(Error::new(ErrorKind::InvalidInput, attempt));
+    }
+    let root = Tree::new(c_path(path)?, true).changed(slave, true);
+    if openable {
+        root.open()?;
+    }
+    Ok((root, steps))
 }
 
 /// Attaches the mounts that an engine handed over on the host, one above the other, for a runtime that cannot take them.
@@ -380,11 +385,6 @@ pub(crate) fn mount_on_host(handed: &[RootfsMount], path: &Path) -> Result<()> {
         brig_linux::mount::attach_at(handed_mount(mount)?, path)?;
     }
     Ok(())
-}
-
-fn enslave(tree: &OwnedFd) -> Result<()> {
-    set_attributes(tree, &MountAttributes::default().propagation(propagation::SLAVE), true)
-        .map_err(|errno| Error::system("set the propagation of the root filesystem", errno))
 }
 
 fn handed_mount(mount: &RootfsMount) -> Result<OwnedFd> {
