@@ -6,6 +6,7 @@
 //! is wanted.
 
 mod containers;
+mod describe;
 mod error;
 mod exec;
 mod hijack;
@@ -20,6 +21,7 @@ mod volumes;
 use std::fmt;
 
 pub use containers::Waiting;
+pub use describe::ObjectKind;
 pub use error::{Error, ErrorKind};
 pub use hijack::{Hijacked, HijackedInput};
 pub use request::Upload;

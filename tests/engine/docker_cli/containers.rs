@@ -28,6 +28,12 @@ fn containers_are_listed_and_inspected_as_scripts_expect() {
     assert_list(&engine, &id);
     assert_filters(&engine);
     assert_templates(&engine, &id);
+    // Word by word what the daemon says, the fields for older clients too.
+    let [docker, brig] = engine
+        .both(&["inspect", "failed"])
+        .map(|outcome| serde_json::from_str::<serde_json::Value>(&outcome.success()).unwrap());
+    assert!(docker[0]["NetworkSettings"]["IPAddress"].is_string(), "{docker}");
+    assert_eq!(brig, docker);
     let missing = engine.docker(&["inspect", "absent"]);
     assert_eq!(missing.stdout.trim(), "[]");
     refused(&missing, 1, &["o such object: absent"]);

@@ -1,8 +1,7 @@
 //! `brig inspect`.
 
 use anyhow::Result;
-use brig_engine_api::client::{Client, ErrorKind};
-use brig_engine_api::query;
+use brig_engine_api::client::{Client, ErrorKind, ObjectKind};
 use serde_json::Value;
 
 use crate::context::Context;
@@ -19,26 +18,43 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     size: bool,
     /// Only objects of this kind
-    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image", "network", "volume"])]
-    kind: Option<String>,
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    kind: Option<Kind>,
     /// The objects
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
 
-/// The order in which a name is looked up when no kind is given.
-const KINDS: &[&str] = &["container", "image", "network", "volume"];
+/// A kind of object as a word of the command line.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    Container,
+    Image,
+    Network,
+    Volume,
+}
+
+impl From<Kind> for ObjectKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Container => Self::Container,
+            Kind::Image => Self::Image,
+            Kind::Network => Self::Network,
+            Kind::Volume => Self::Volume,
+        }
+    }
+}
 
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
     let client = context.client().await?;
-    let kinds = arguments.kind.as_ref().map_or_else(|| KINDS.to_vec(), |kind| vec![kind.as_str()]);
+    let kinds = arguments.kind.map_or_else(|| ObjectKind::ALL.to_vec(), |kind| vec![kind.into()]);
     describe(&client, &kinds, &arguments.names, arguments.format.as_deref(), arguments.size).await
 }
 
 /// Prints what is found and reports what is not.
 pub(crate) async fn describe(
     client: &Client,
-    kinds: &[&str],
+    kinds: &[ObjectKind],
     names: &[String],
     format: Option<&str>,
     size: bool,
@@ -60,10 +76,10 @@ pub(crate) async fn describe(
     Ok(exit)
 }
 
-async fn lookup(client: &Client, kinds: &[&str], name: &str, size: bool) -> Result<Value> {
+async fn lookup(client: &Client, kinds: &[ObjectKind], name: &str, size: bool) -> Result<Value> {
     let mut last = None;
     for kind in kinds {
-        match one(client, kind, name, size).await {
+        match client.describe(*kind, name, size).await {
             Err(error) if error.kind() == ErrorKind::NotFound => last = Some(error),
             other => return Ok(other?),
         }
@@ -74,31 +90,11 @@ async fn lookup(client: &Client, kinds: &[&str], name: &str, size: bool) -> Resu
     }
 }
 
-async fn one(
-    client: &Client,
-    kind: &str,
-    name: &str,
-    size: bool,
-) -> brig_engine_api::client::Result<Value> {
-    // The structs print with the API's own field names.
-    let value = match kind {
-        "container" => serde_json::to_value(client.inspect_container(name, size).await?),
-        "image" => {
-            serde_json::to_value(client.inspect_image(name, &query::InspectImage::default()).await?)
-        }
-        "network" => serde_json::to_value(
-            client.inspect_network(name, &query::InspectNetwork::default()).await?,
-        ),
-        _ => serde_json::to_value(client.inspect_volume(name).await?),
-    };
-    Ok(value.unwrap_or(Value::Null))
-}
-
 /// Declares `inspect` of one kind, for the command groups.
 macro_rules! inspect_of {
-    ($($name:ident: $about:literal,)*) => {$(
+    ($($name:ident, $kind:ident: $about:literal,)*) => {$(
         pub(crate) mod $name {
-            use super::{Context, Outcome, describe};
+            use super::{Context, ObjectKind, Outcome, describe};
 
             #[doc = $about]
             #[derive(Debug, clap::Args)]
@@ -113,15 +109,15 @@ macro_rules! inspect_of {
 
             pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
                 let client = context.client().await?;
-                describe(&client, &[stringify!($name)], &arguments.names, arguments.format.as_deref(), false).await
+                describe(&client, &[ObjectKind::$kind], &arguments.names, arguments.format.as_deref(), false).await
             }
         }
     )*};
 }
 
 inspect_of! {
-    container: "Describe containers in full",
-    image: "Describe images in full",
-    network: "Describe networks in full",
-    volume: "Describe volumes in full",
+    container, Container: "Describe containers in full",
+    image, Image: "Describe images in full",
+    network, Network: "Describe networks in full",
+    volume, Volume: "Describe volumes in full",
 }
