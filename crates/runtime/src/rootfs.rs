@@ -59,6 +59,8 @@ pub(crate) enum Action {
     Attach { tree: Tree, propagation: Vec<(u64, bool)> },
     /// Make a filesystem and attach it.
     Filesystem(FilesystemPlan),
+    /// Change the filesystem that is mounted there.
+    Reconfigure { options: Vec<(CString, Option<CString>)> },
     /// Change the mount that is there.
     Change { attributes: MountAttributes, recursive: bool },
     /// Make a symbolic link; with `exact`, one that is there must be the same.

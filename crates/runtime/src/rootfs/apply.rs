@@ -1,6 +1,6 @@
 //! What init does to its root filesystem. Nothing here allocates.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use brig_linux::mount::{
@@ -9,7 +9,7 @@ use brig_linux::mount::{
 };
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, UnmountFlags};
 
 use super::copy_up::copy_contents;
 use super::devices::DevicePlan;
@@ -20,6 +20,7 @@ use crate::process::message::{At, Failure, Step};
 use crate::protection::{Protection, on};
 
 type Done<T = ()> = Result<T, Failure>;
+type FilesystemOptions = [(CString, Option<CString>)];
 
 /// Opens what the caller could not open, and attaches the root: as the caller's user still, who can reach places that
 /// the root of a user namespace cannot.
@@ -98,6 +99,11 @@ pub(crate) fn mount_step(
             propagate(mount.as_fd(), &plan.propagation).at_index(Step::Mount, index)?;
             Ok(plan.is_proc.then_some(mount))
         }
+        Action::Reconfigure { options } => {
+            let target = find(root, &step.target).at_index(Step::Mount, index)?;
+            reconfigure(&target, options, index)?;
+            Ok(None)
+        }
         Action::Change { attributes, recursive } => {
             let target = find(root, &step.target).at_index(Step::Mount, index)?;
             set_attributes(target, attributes, *recursive).at_index(Step::Mount, index)?;
@@ -148,25 +154,38 @@ fn propagate(mount: BorrowedFd<'_>, kinds: &[(u64, bool)]) -> rustix::io::Result
 fn make_filesystem(plan: &FilesystemPlan, index: usize) -> Done<OwnedFd> {
     let context = rustix::mount::fsopen(&plan.kind, FsOpenFlags::FSOPEN_CLOEXEC)
         .at_index(Step::Mount, index)?;
-    let explained = |errno| {
-        let mut words = [0; 256];
-        let length = rustix::io::read(&context, &mut words).unwrap_or(0);
-        // A message starts with its class and a space, and ends with a newline.
-        let words = words.get(2..length).unwrap_or_default();
-        Failure::new(Step::Mount, index, errno).with_detail(words.trim_ascii_end())
-    };
-    for (key, value) in &plan.options {
-        match value {
-            Some(value) => rustix::mount::fsconfig_set_string(&context, key, value),
-            None => rustix::mount::fsconfig_set_flag(&context, key),
-        }
-        .map_err(explained)?;
-    }
+    let explained = |errno| explained(&context, index, errno);
+    configure(&context, &plan.options).map_err(explained)?;
     rustix::mount::fsconfig_create(&context).map_err(explained)?;
     // What is to be changed first cannot be read-only yet.
     let later = if plan.copy_up || plan.keep_mode { attribute::READ_ONLY } else { 0 };
     let flags = attribute_flags(plan.attributes & !later);
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(explained)
+}
+
+/// Changes the filesystem that is mounted at `target`, which must be the mount itself.
+fn reconfigure(target: &OwnedFd, options: &FilesystemOptions, index: usize) -> Done {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let context = rustix::mount::fspick(target, c"", flags).at_index(Step::Mount, index)?;
+    configure(&context, options)
+        .and_then(|()| rustix::mount::fsconfig_reconfigure(&context))
+        .map_err(|errno| explained(&context, index, errno))
+}
+
+fn configure(context: &OwnedFd, options: &FilesystemOptions) -> rustix::io::Result<()> {
+    options.iter().try_for_each(|(key, value)| match value {
+        Some(value) => rustix::mount::fsconfig_set_string(context, key, value),
+        None => rustix::mount::fsconfig_set_flag(context, key),
+    })
+}
+
+/// A failure with the kernel's own words.
+fn explained(context: &OwnedFd, index: usize, errno: Errno) -> Failure {
+    let mut words = [0; 256];
+    let length = rustix::io::read(context, &mut words).unwrap_or(0);
+    // A message starts with its class and a space, and ends with a newline.
+    let words = words.get(2..length).unwrap_or_default();
+    Failure::new(Step::Mount, index, errno).with_detail(words.trim_ascii_end())
 }
 
 /// A path's directory as bytes, and its last name.

@@ -77,7 +77,7 @@ fn prepare_one(
         return Err(Error::new(ErrorKind::InvalidInput, "tmpcopyup on what is no tmpfs"));
     }
     if options.remount || (kind == "none" && !options.bind && mount.source().is_none()) {
-        steps.push(step(Action::Change { attributes: options.attributes, recursive: false }));
+        steps.extend(changes(context, &options)?.into_iter().map(step));
         return Ok(());
     }
     if options.bind || kind == "bind" {
@@ -98,6 +98,32 @@ fn prepare_one(
     let filesystem = filesystem(context, kind, mount.source(), &options)?;
     steps.push(step(Action::Filesystem(filesystem)));
     Ok(())
+}
+
+/// What changes a mount that is there: as a remount, or a mount of nothing that only has options.
+fn changes(context: &MountContext<'_>, options: &MountOptions) -> Result<Vec<Action>> {
+    let mut actions = Vec::new();
+    let data = filesystem_options(context, options)?;
+    if !data.is_empty() {
+        if options.bind {
+            let text = format!("remount a bind mount with {:?}", options.data[0].0);
+            return Err(Error::new(ErrorKind::InvalidInput, text)
+                .with_advice("options of the filesystem are changed by a remount without bind"));
+        }
+        actions.push(Action::Reconfigure { options: data });
+    }
+    let propagation = options
+        .propagation
+        .iter()
+        .map(|(kind, recursive)| (MountAttributes::default().propagation(*kind), *recursive));
+    let attributes = [(options.attributes, false), (options.recursive_attributes, true)];
+    let changes = attributes.into_iter().chain(propagation);
+    actions.extend(
+        changes
+            .filter(|(attributes, _)| !attributes.is_empty())
+            .map(|(attributes, recursive)| Action::Change { attributes, recursive }),
+    );
+    Ok(actions)
 }
 
 /// Whether a target is refused when it is a link. What is mounted there is masked, made read-only or filled with
@@ -174,27 +200,18 @@ fn filesystem(
     source: &Option<PathBuf>,
     options: &MountOptions,
 ) -> Result<FilesystemPlan> {
-    let string = |text: &str| {
-        CString::new(text)
-            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a mount contains a zero byte"))
-    };
     let mut data = Vec::new();
     if let Some(source) = source {
-        let source = CString::new(source.as_os_str().as_bytes())
-            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a source contains a zero byte"))?;
-        data.push((c"source".to_owned(), Some(source)));
+        data.push((c"source".to_owned(), Some(c_path(source)?)));
     }
-    for (key, value) in &options.data {
-        check_owner(context, key, value.as_deref())?;
-        data.push((string(key)?, value.as_deref().map(string).transpose()?));
-    }
+    data.extend(filesystem_options(context, options)?);
     // Those that belong to the kernel have labels of their own.
     let own = matches!(kind, "proc" | "sysfs" | "mqueue");
     if let Some(label) = context.label.filter(|_| !own) {
-        data.push((c"context".to_owned(), Some(string(label)?)));
+        data.push((c"context".to_owned(), Some(c_string(label)?)));
     }
     Ok(FilesystemPlan {
-        kind: string(kind)?,
+        kind: c_string(kind)?,
         options: data,
         attributes: options.attributes.bits() | options.recursive_attributes.bits(),
         propagation: options.propagation.clone(),
@@ -202,6 +219,18 @@ fn filesystem(
         keep_mode: kind == "tmpfs" && !options.data.iter().any(|(key, _)| key == "mode"),
         is_proc: kind == "proc",
     })
+}
+
+/// The options that the filesystem itself understands.
+fn filesystem_options(
+    context: &MountContext<'_>,
+    options: &MountOptions,
+) -> Result<Vec<(CString, Option<CString>)>> {
+    let option = |(key, value): &(String, Option<String>)| {
+        check_owner(context, key, value.as_deref())?;
+        Ok((c_string(key)?, value.as_deref().map(c_string).transpose()?))
+    };
+    options.data.iter().map(option).collect()
 }
 
 /// The kernel knows no owner that the user namespace does not map, and says only that the option is wrong.
@@ -318,11 +347,12 @@ fn hierarchy(
 
 fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| Error::new(ErrorKind::InvalidInput, "a zero byte in a path"))
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, "a mount contains a zero byte"))
 }
 
 fn c_string(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::new(ErrorKind::InvalidInput, "a zero byte in a path"))
+    CString::new(text)
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, "a mount contains a zero byte"))
 }
 
 /// Opens the root filesystem as a detached tree: the directory of the bundle, or the mounts that an engine handed over.

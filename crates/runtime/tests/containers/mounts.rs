@@ -317,3 +317,47 @@ fn a_mount_below_a_handed_one_does_not_reach_the_host() {
         run.join().unwrap();
     });
 }
+
+#[test]
+fn a_remount_changes_the_filesystem_and_the_mount() {
+    let test = "a_remount_changes_the_filesystem_and_the_mount";
+    let Some(mut fixture) = Fixture::new(test) else { return };
+    fixture.push(
+        "/mounts",
+        json!({
+            "destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
+            "options": ["size=1m", "nr_inodes=100"]
+        }),
+    );
+    fixture.push(
+        "/mounts",
+        json!({"destination": "/tmp", "options": ["remount", "size=2m", "ro", "noexec"]}),
+    );
+    fixture.push("/mounts", json!({"destination": "/tmp", "options": ["private", "rnosuid"]}));
+    let output = fixture.output("grep ' /tmp ' /proc/self/mountinfo");
+    let (mount, filesystem) = output.split_once(" - ").unwrap();
+    for option in ["ro", "noexec", "nosuid"] {
+        assert!(mount.split([' ', ',']).any(|word| word == option), "{option}: {output}");
+    }
+    assert!(!mount.contains("master:") && !mount.contains("shared:"), "{output}");
+    for option in ["size=2048k", "nr_inodes=100"] {
+        assert!(filesystem.contains(option), "{option}: {output}");
+    }
+}
+
+#[test]
+fn a_remount_says_what_the_filesystem_refuses() {
+    let Some(mut fixture) = Fixture::new("a_remount_says_what_the_filesystem_refuses") else {
+        return;
+    };
+    fixture.push("/mounts", json!(null));
+    for (options, words) in [
+        (json!(["remount", "frobnicate=1"]), "frobnicate"),
+        (json!(["bind", "remount", "ro", "size=1m"]), "remount a bind mount with \"size\""),
+    ] {
+        let last = fixture.config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        *last = json!({"destination": "/dev", "options": options});
+        let error = fixture.run().unwrap_err();
+        assert!(error.chain().contains(words), "{}", error.chain());
+    }
+}
