@@ -9,5 +9,6 @@ mod bundle;
 mod engine;
 mod guest;
 mod limits;
+mod rootless;
 mod runtime;
 mod systemd;

@@ -208,9 +208,14 @@ impl Totals {
         for leak in leaks {
             println!("leaked   {leak}");
         }
+        println!("{}", self.counts());
+    }
+
+    /// How many passed, failed and were skipped, in words.
+    fn counts(&self) -> String {
         // A skipped test returned early and libtest counted it as passed.
         let passed = self.passed.saturating_sub(self.skipped.len());
-        println!("{passed} passed, {} failed, {} skipped", self.failed, self.skipped.len());
+        format!("{passed} passed, {} failed, {} skipped", self.failed, self.skipped.len())
     }
 }
 

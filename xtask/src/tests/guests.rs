@@ -27,19 +27,19 @@ const PARTS: &[Part] = &[
     Part {
         name: "cgroup v2",
         cgroup: Cgroup::V2,
-        modules: &["engine::", "limits::", "runtime::", "systemd::"],
+        modules: &["engine::", "limits::", "rootless::", "runtime::", "systemd::"],
         always: true,
     },
     Part {
         name: "cgroup v1",
         cgroup: Cgroup::V1,
-        modules: &["limits::", "runtime::", "systemd::"],
-        always: false,
+        modules: &["limits::", "rootless::", "runtime::", "systemd::"],
+        always: true,
     },
     Part {
         name: "hybrid cgroups",
         cgroup: Cgroup::Hybrid,
-        modules: &["limits::", "runtime::", "systemd::"],
+        modules: &["limits::", "rootless::", "runtime::", "systemd::"],
         always: false,
     },
 ];
@@ -76,6 +76,7 @@ pub(super) fn run(all: bool) -> Result<Totals> {
         for failure in &mut totals.failures {
             *failure = format!("{failure} (in the guest with {})", part.name);
         }
+        println!("guest with {}: {}", part.name, totals.counts());
         total.add(totals);
     }
     Ok(total)
