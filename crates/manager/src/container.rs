@@ -61,6 +61,7 @@ pub(crate) use signal::parse as parse_signal;
 pub(crate) use spec::Namespace;
 pub(crate) use state::Phase;
 pub(crate) use table::{Table, View};
+pub(crate) use user::resolve as resolve_user_of;
 
 use crate::blocking;
 use crate::config::Config;

@@ -30,6 +30,8 @@ mod error;
 mod events;
 mod failpoint;
 mod filters;
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod metadata;
 mod name;

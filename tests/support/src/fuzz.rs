@@ -11,6 +11,7 @@ pub const TARGETS: &[Target] = &[
     ("api_lines", brig_engine_api::fuzzing::lines),
     ("api_queries", brig_engine_api::fuzzing::queries),
     ("api_registry_auth", brig_engine_api::fuzzing::registry_auth),
+    ("image_user", brig_manager::fuzzing::user),
     ("layer_archive", brig_storage::fuzzing::read_archive),
     ("layer_extract", extract_layer),
     ("netlink_reply", brig_linux::netlink::fuzzing::decode_answer),
