@@ -2,6 +2,7 @@
 //! and by `brig`.
 
 mod crash;
+mod deaths;
 mod docker_cli;
 mod images;
 mod input;

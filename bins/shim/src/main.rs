@@ -25,6 +25,7 @@ mod diagnostics;
 mod external;
 mod group;
 mod identity;
+mod kernel_log;
 mod log;
 mod logger;
 mod metrics;
@@ -37,6 +38,7 @@ mod runtime;
 mod server;
 mod start;
 mod stdio;
+mod tail;
 mod timers;
 
 use std::io::Write;

@@ -22,6 +22,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use brig_shim_protocol::ttrpc::{Code, Status};
+use brig_shim_protocol::{MemoryAtExit, OomVictim};
 use nix::sys::signal::SigSet;
 use prost::Message;
 use rustix::process::{Pid, Signal};
@@ -52,9 +53,9 @@ pub(crate) struct Reply {
     /// The message to answer the request with.
     #[prost(bytes = "vec", tag = "4")]
     pub(crate) payload: Vec<u8>,
-    /// The kernel killed something in the container for want of memory.
-    #[prost(bool, tag = "5")]
-    pub(crate) oom_killed: bool,
+    /// What the memory of the container came to.
+    #[prost(message, optional, tag = "5")]
+    pub(crate) memory: Option<Memory>,
     /// The container has a PID namespace of its own, so nothing outlives its init.
     #[prost(bool, tag = "6")]
     pub(crate) private_pid_namespace: bool,
@@ -75,6 +76,34 @@ impl Reply {
     /// A failure.
     pub(crate) fn failure(status: Status) -> Self {
         Self { code: status.code, message: status.message, ..Self::default() }
+    }
+}
+
+/// What the memory of a container came to; see [`MemoryAtExit`].
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Memory {
+    #[prost(uint64, optional, tag = "1")]
+    pub(crate) peak_bytes: Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    pub(crate) limit_bytes: Option<u64>,
+    #[prost(uint64, tag = "3")]
+    pub(crate) oom_kills: u64,
+    /// Empty when it is not known.
+    #[prost(string, tag = "4")]
+    pub(crate) victim_name: String,
+    #[prost(uint32, tag = "5")]
+    pub(crate) victim_pid: u32,
+}
+
+impl From<Memory> for MemoryAtExit {
+    fn from(memory: Memory) -> Self {
+        let victim = OomVictim { name: memory.victim_name, pid: memory.victim_pid };
+        Self {
+            peak_bytes: memory.peak_bytes,
+            limit_bytes: memory.limit_bytes,
+            oom_kills: memory.oom_kills,
+            victim: Some(victim).filter(|victim| victim.pid != 0),
+        }
     }
 }
 

@@ -10,8 +10,8 @@
 
 use std::os::fd::OwnedFd;
 
-use brig_shim_protocol::Timestamp;
 use brig_shim_protocol::types::Status;
+use brig_shim_protocol::{Phases, Timestamp};
 
 use crate::log::Log;
 use crate::outbox::Outbox;
@@ -19,6 +19,7 @@ use crate::poller::Watched;
 use crate::ring::Ring;
 use crate::server::Responder;
 use crate::stdio::{ProcessEnds, StdioRequest};
+use crate::tail::Tail;
 
 /// A process of a container.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) state: State,
     pub(crate) started_at: Option<Timestamp>,
+    /// What came before and after, for the record of init's end.
+    pub(crate) phases: Phases,
     /// An operation that starts the process is under way.
     pub(crate) busy: bool,
     /// It has been reaped.
@@ -81,6 +84,8 @@ pub(crate) struct Streams {
     /// The terminal's master, for its size.
     pub(crate) console: Option<OwnedFd>,
     pub(crate) log: Option<Log>,
+    /// The last lines of init, if a log of them is kept at all.
+    pub(crate) tail: Option<Tail>,
     /// Attached clients by number.
     pub(crate) clients: Vec<u32>,
     /// Descriptors kept so that a FIFO does not end early.
@@ -143,6 +148,7 @@ impl Process {
             pid: 0,
             state: State::Preparing,
             started_at: None,
+            phases: Phases::default(),
             busy: false,
             end: None,
             waiters: Vec::new(),

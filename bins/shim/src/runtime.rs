@@ -17,8 +17,9 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::external::External;
+use crate::kernel_log;
 use crate::metrics;
-use crate::operation::{Outcome, Reply};
+use crate::operation::{Memory, Outcome, Reply};
 
 /// How a container's runtime is set up; kept in the bundle, so that `delete` finds what a dead shim made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,7 +277,7 @@ pub(crate) fn stats(settings: &Settings, id: &str) -> Outcome {
     })
 }
 
-/// What is asked after init has ended: kills what would outlive it, and tells whether memory ran out.
+/// What is asked after init has ended: kills what would outlive it, and tells what its memory came to.
 pub(crate) fn after_exit(settings: &Settings, id: &str, kill_rest: bool) -> Outcome {
     answer(|| {
         if kill_rest {
@@ -291,15 +292,28 @@ pub(crate) fn after_exit(settings: &Settings, id: &str, kill_rest: bool) -> Outc
                 }
             };
         }
-        let cgroup = settings.cgroup(id);
-        let oom_killed = cgroup.is_ok_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
-        Ok((Reply { oom_killed, ..Reply::default() }, Vec::new()))
+        let memory = settings.cgroup(id).ok().and_then(|cgroup| memory_of(&cgroup, id));
+        Ok((Reply { memory, ..Reply::default() }, Vec::new()))
     })
 }
 
-/// Whether the kernel has killed something in the container for want of memory.
-pub(crate) fn oom_killed(settings: &Settings, id: &str) -> Outcome {
+/// What is asked when the kernel may have killed something in the container for want of memory.
+pub(crate) fn memory(settings: &Settings, id: &str) -> Outcome {
     after_exit(settings, id, false)
+}
+
+/// What the memory of a container came to; `None` without a memory controller.
+fn memory_of(cgroup: &Cgroup, id: &str) -> Option<Memory> {
+    let stats = cgroup.memory_stats().ok()??;
+    let victim = if stats.oom_kills > 0 { kernel_log::oom_victim(id) } else { None };
+    let victim = victim.unwrap_or_default();
+    Some(Memory {
+        peak_bytes: stats.max_usage_bytes,
+        limit_bytes: stats.limit_bytes,
+        oom_kills: stats.oom_kills,
+        victim_name: victim.name,
+        victim_pid: victim.pid,
+    })
 }
 
 fn answer(call: impl FnOnce() -> Result<Outcome, Status>) -> Outcome {

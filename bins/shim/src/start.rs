@@ -14,7 +14,7 @@ use brig_shim_protocol::bootstrap::{self, BootstrapParams};
 use brig_shim_protocol::bundle;
 use brig_shim_protocol::task::DeleteResponse;
 use brig_shim_protocol::types::{RuntimeInfo, RuntimeVersion};
-use brig_shim_protocol::{ExitRecord, Timestamp};
+use brig_shim_protocol::{ExitRecord, MemoryAtExit, Timestamp};
 use prost::Message;
 use rustix::fs::Mode;
 use sha2::{Digest, Sha256};
@@ -163,7 +163,7 @@ pub(crate) fn delete(arguments: &Arguments, environment: &Environment) -> Result
     });
     settings.bundle.clone_from(&bundle);
     let (reply, _) = runtime::after_exit(&settings, &arguments.id, true);
-    let oom_killed = reply.oom_killed;
+    let memory = reply.memory.map(MemoryAtExit::from);
     let (reply, _) = runtime::delete(&settings, &arguments.id);
     if reply.code != 0 {
         bail!("remove container {}: {}", arguments.id, reply.message);
@@ -181,7 +181,7 @@ pub(crate) fn delete(arguments: &Arguments, environment: &Environment) -> Result
     let record = match ExitRecord::read(&bundle) {
         Ok(record) => record,
         Err(_none_was_written) => {
-            let record = died_with_its_shim(oom_killed);
+            let record = died_with_its_shim(memory);
             record.write(&bundle)?;
             record
         }
@@ -194,15 +194,16 @@ pub(crate) fn delete(arguments: &Arguments, environment: &Environment) -> Result
     print(&response.encode_to_vec())
 }
 
-fn died_with_its_shim(oom_killed: bool) -> ExitRecord {
+fn died_with_its_shim(memory: Option<MemoryAtExit>) -> ExitRecord {
     ExitRecord {
-        pid: 0,
+        version: ExitRecord::VERSION,
         exit_code: KILLED,
         signal: Some(9),
-        oom_killed,
-        started_at: None,
+        oom_killed: memory.as_ref().is_some_and(|memory| memory.oom_kills > 0),
         exited_at: Timestamp::now(),
         error: Some("the container's shim died; what was left of the container was killed".into()),
+        memory,
+        ..ExitRecord::default()
     }
 }
 

@@ -18,8 +18,8 @@
 //!
 //! let client = Client::connect("unix:///run/brig/brig.sock").await?;
 //! let everything = query::ListContainers { all: true, ..Default::default() };
-//! for container in client.list_containers(&everything).await? {
-//!     println!("{:?}", container.names);
+//! for listed in client.list_containers(&everything).await? {
+//!     println!("{:?}", listed.container.names);
 //! }
 //! # Ok(())
 //! # }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::models::{ContainerSummary, ImageSummary, Volume};
+use crate::models::{ContainerInspectResponse, ContainerSummary, ImageSummary, Volume};
 
 /// The answer to `POST /containers/{id}/exec`.
 ///
@@ -35,6 +35,98 @@ pub struct DiskUsage {
     /// Bytes that the builder takes.
     #[serde(rename = "BuilderSize", default)]
     pub builder_size: i64,
+}
+
+/// A container in `GET /containers/json`, with what Docker does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListedContainer {
+    /// What Docker tells.
+    #[serde(flatten)]
+    pub container: ContainerSummary,
+    /// Why it does not run, in one line; absent while it runs, and when it ended well by itself.
+    #[serde(rename = "Death", default, skip_serializing_if = "Option::is_none")]
+    pub death: Option<String>,
+}
+
+/// What `GET /containers/{id}/json` is made of: the death is `State.Death` there, which Docker does not have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InspectedContainer {
+    /// What Docker tells.
+    pub container: ContainerInspectResponse,
+    /// How it ended last, also while it runs again.
+    pub death: Option<Death>,
+}
+
+/// How a container ended last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Death {
+    /// Why, in one line; empty when it ended well by itself.
+    pub reason: String,
+    /// Its exit code, or 128 plus the signal.
+    pub exit_code: i64,
+    /// The signal that ended it (`SIGKILL`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// Who sent that signal, or the one that it ended after, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal_sender: Option<String>,
+    /// The kernel killed one of its processes for want of memory.
+    #[serde(rename = "OOMKilled")]
+    pub oom_killed: bool,
+    /// Why it never ran, or why the code is not its own.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+    /// What its memory came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<DeathMemory>,
+    /// The last lines that it wrote, the oldest first.
+    pub last_lines: Vec<DeathLine>,
+    /// The phases of its life.
+    pub phases: Vec<DeathPhase>,
+}
+
+/// The memory of a container that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeathMemory {
+    /// The most that was ever in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
+    /// Its limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+    /// Processes that the kernel killed for want of memory.
+    #[serde(rename = "OOMKills")]
+    pub oom_kills: u64,
+    /// The last of them, by its command name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub victim: Option<String>,
+    /// Its process id in the host's numbering.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub victim_pid: Option<u32>,
+}
+
+/// A line that a container wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeathLine {
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Its text, control characters and all.
+    pub text: String,
+}
+
+/// A phase of a container's life.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeathPhase {
+    /// What was reached: `created`, `started`, `exited`, `recorded`.
+    pub name: String,
+    /// When, RFC 3339.
+    pub at: String,
+    /// How long that took, from the phase before or from when it was asked for.
+    pub seconds: f64,
 }
 
 /// The answer to `GET /system/check` and `POST /system/check`, which Docker does not have.

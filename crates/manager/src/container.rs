@@ -11,6 +11,7 @@ mod attach;
 mod boot;
 mod commit;
 mod create;
+mod death;
 mod driver;
 mod exec;
 mod files;
@@ -39,6 +40,7 @@ mod volumes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use brig_engine_api::types::{InspectedContainer, ListedContainer};
 use brig_storage::{Attachment as TreeAttachment, Storage, Tree};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -53,6 +55,7 @@ pub use requests::{
 };
 
 pub(crate) use create::shortest_path;
+pub(crate) use death::{Account, DeathRecord, SentSignal};
 pub(crate) use driver::Request;
 pub(crate) use files::{Hosts, ResolvConf};
 pub(crate) use lifecycle::{make_directory, remove_orphan, snapshot_key};
@@ -71,9 +74,9 @@ use crate::filters::Filters;
 use crate::image::Images;
 use crate::metadata::{ContainerRecord, Metadata, MountKind, Write};
 use crate::models::{
-    ContainerCreateResponse, ContainerInspectResponse, ContainerPruneResponse, ContainerSummary,
-    ContainerTopResponse, ContainerUpdateBody, ContainerUpdateResponse, ContainerWaitExitError,
-    ContainerWaitResponse, EventMessageTypeEnum, ExecConfig, ExecInspectResponse, FilesystemChange,
+    ContainerCreateResponse, ContainerPruneResponse, ContainerTopResponse, ContainerUpdateBody,
+    ContainerUpdateResponse, ContainerWaitExitError, ContainerWaitResponse, EventMessageTypeEnum,
+    ExecConfig, ExecInspectResponse, FilesystemChange,
 };
 use crate::name;
 use crate::network::Networks;
@@ -252,7 +255,7 @@ impl Containers {
     /// # Errors
     ///
     /// A filter is unknown or malformed.
-    pub async fn list(&self, request: ListContainers) -> Result<Vec<ContainerSummary>> {
+    pub async fn list(&self, request: ListContainers) -> Result<Vec<ListedContainer>> {
         list::list(&self.0, request).await
     }
 
@@ -261,7 +264,7 @@ impl Containers {
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`].
-    pub async fn inspect(&self, container: &str, size: bool) -> Result<ContainerInspectResponse> {
+    pub async fn inspect(&self, container: &str, size: bool) -> Result<InspectedContainer> {
         inspect::inspect(&self.0, container, size).await
     }
 

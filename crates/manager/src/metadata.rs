@@ -28,7 +28,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use records::{
     Attachment, ContainerRecord, EndpointRecord, HealthRecord, MountKind, MountRecord,
-    NetworkRecord,
+    NetworkRecord, StateRecord,
 };
 
 use crate::blocking;

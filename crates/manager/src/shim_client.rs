@@ -29,6 +29,7 @@ use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
 use ttrpc::proto::{Code, Request};
 
+use crate::container::Account;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a shim may take to answer anything but Wait.
@@ -65,14 +66,19 @@ impl std::fmt::Debug for Shim {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Exit {
     pub(crate) code: i32,
+    /// The signal that ended it, where the shim wrote that down.
+    pub(crate) signal: Option<u32>,
     pub(crate) oom_killed: bool,
     /// RFC 3339.
     pub(crate) at: String,
     /// Why the code is not the process's own; empty when it is.
     pub(crate) error: String,
+    pub(crate) account: Account,
+    /// Nobody saw the end, which is known from what is no longer there.
+    pub(crate) unseen: bool,
 }
 
 impl ShimPlace {
@@ -102,9 +108,12 @@ impl ShimPlace {
         let record = ExitRecord::read(&self.bundle).ok()?;
         Some(Exit {
             code: i32::try_from(record.exit_code).unwrap_or(255),
+            signal: record.signal,
             oom_killed: record.oom_killed,
             at: record.exited_at.to_string(),
+            account: Account::of(&record),
             error: record.error.unwrap_or_default(),
+            unseen: false,
         })
     }
 

@@ -174,10 +174,11 @@ impl System {
     /// A store cannot be read.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
         let list = crate::ListContainers { all: true, size: true, ..Default::default() };
+        let listed = self.containers.list(list).await?;
         Ok(DiskUsage {
             layers_size_bytes: self.shared.images.layers_size().await?,
             images: self.shared.images.list(ListImages::default()).await?,
-            containers: self.containers.list(list).await?,
+            containers: listed.into_iter().map(|listed| listed.container).collect(),
             volumes: self.shared.volumes.usage().await?,
         })
     }

@@ -258,6 +258,14 @@ impl Cgroup {
         stats::read(self)
     }
 
+    /// Reads the statistics of memory alone; `None` on a host without its controller.
+    ///
+    /// # Errors
+    /// As [`Cgroup::stats`].
+    pub fn memory_stats(&self) -> Result<Option<MemoryStats>> {
+        stats::read_memory(self)
+    }
+
     /// Removes the cgroup and the cgroups below it from every hierarchy, waiting a bounded time for dying processes to
     /// leave. Removing what is gone is success. Goes on past errors and returns the first.
     ///

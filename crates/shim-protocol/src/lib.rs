@@ -35,5 +35,5 @@ pub mod types;
 
 pub use client::Client;
 pub use error::{Error, ErrorKind, Result};
-pub use exit::ExitRecord;
+pub use exit::{ExitRecord, LastLine, MemoryAtExit, OomVictim, Phases};
 pub use timestamp::Timestamp;

@@ -76,6 +76,14 @@ pub struct LogOptions {
     pub journal_fields: Vec<String>,
 }
 
+impl LogOptions {
+    /// No log is kept.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        matches!(&*self.driver, "" | "none")
+    }
+}
+
 /// `brig.shim.v1.ExecOptions`: what brigd sends in `ExecProcessRequest.spec`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ExecOptions {

@@ -30,6 +30,14 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
+    /// The time from `earlier` on; nothing when that is later, as after a step of the clock.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        let nanos = |time: Self| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        let passed = nanos(self).saturating_sub(nanos(earlier));
+        Duration::from_nanos(u64::try_from(passed.max(0)).unwrap_or(u64::MAX))
+    }
+
     /// Parses RFC 3339 with `Z` or a numeric offset and up to nine digits of fraction.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use brig_engine_api::models::{ContainerSummary, PortSummary, PortSummaryTypeEnum};
 use brig_engine_api::query;
+use brig_engine_api::types::ListedContainer;
 
 use crate::arguments::filters;
 use crate::context::Context;
@@ -14,12 +15,14 @@ const COLUMNS: &[Column] = &[
     ("IMAGE", "Image"),
     ("COMMAND", "Command"),
     ("CREATED", "RunningFor"),
-    ("STATUS", "Status"),
+    ("STATUS", "StatusAndDeath"),
     ("PORTS", "Ports"),
     ("NAMES", "Names"),
 ];
 
 const HEADERS: &[Column] = &[
+    ("STATUS", "Status"),
+    ("DEATH", "Death"),
     ("CREATED AT", "CreatedAt"),
     ("SIZE", "Size"),
     ("LABELS", "Labels"),
@@ -71,7 +74,12 @@ pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome 
     Ok(Exit::SUCCESS)
 }
 
-fn row(container: &ContainerSummary, whole: bool) -> Row {
+fn row(listed: &ListedContainer, whole: bool) -> Row {
+    let container = &listed.container;
+    let status = container.status.clone().unwrap_or_default();
+    let death = listed.death.clone().unwrap_or_default();
+    // Docker's words alone for scripts that ask for them; why it ended, too, for whoever reads the table.
+    let both = if death.is_empty() { status.clone() } else { format!("{status}: {death}") };
     let id = container.id.as_deref().unwrap_or_default();
     let command = container.command.as_deref().unwrap_or_default();
     let command = if whole { command.to_owned() } else { human::ellipsis(command, 20) };
@@ -99,7 +107,9 @@ fn row(container: &ContainerSummary, whole: bool) -> Row {
         .with("Command", format!("\"{command}\""))
         .with("CreatedAt", human::date(created))
         .with("RunningFor", human::ago(created))
-        .with("Status", container.status.clone().unwrap_or_default())
+        .with("Status", status)
+        .with("Death", death)
+        .with("StatusAndDeath", both)
         .with("State", container.state.as_ref().map(ToString::to_string).unwrap_or_default())
         .with("Ports", ports(container.ports.clone().unwrap_or_default()))
         .with("Names", names.join(","))

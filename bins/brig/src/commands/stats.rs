@@ -82,7 +82,7 @@ async fn names(client: &Client, arguments: &Arguments) -> Result<Vec<String>> {
     }
     let query = query::ListContainers { all: arguments.all, ..Default::default() };
     let containers = client.list_containers(&query).await?;
-    Ok(containers.into_iter().filter_map(|container| container.id).collect())
+    Ok(containers.into_iter().filter_map(|listed| listed.container.id).collect())
 }
 
 async fn reading(client: &Client, name: &str) -> Result<Option<ContainerStatsResponse>> {

@@ -2,18 +2,18 @@
 
 use std::os::fd::OwnedFd;
 
-use brig_shim_protocol::Timestamp;
 use brig_shim_protocol::events::{
     TaskCreate, TaskDelete, TaskExecStarted, TaskOom, TaskPaused, TaskResumed, TaskStart,
 };
 use brig_shim_protocol::task::{CreateTaskResponse, DeleteResponse, StartResponse};
 use brig_shim_protocol::ttrpc::{Code, Status};
 use brig_shim_protocol::types::{Empty, Mount};
+use brig_shim_protocol::{MemoryAtExit, Timestamp};
 use prost::Message;
 
 use super::service::task_io;
 use super::{Responder, Shim};
-use crate::operation::{Outcome, Reply};
+use crate::operation::{Memory, Outcome, Reply};
 use crate::poller::{Channel, EventFlags, Source, Watched};
 use crate::process::{Exit, State};
 
@@ -70,9 +70,9 @@ impl Shim {
                     let message = status.message;
                     self.diagnostics.warn(format_args!("after the end of a container: {message}"));
                 }
-                self.announce(number, reply.oom_killed);
+                self.announce(number, reply.memory.map(MemoryAtExit::from));
             }
-            Completion::Memory(number) => self.memory_checked(number, reply.oom_killed),
+            Completion::Memory(number) => self.memory_checked(number, reply.memory),
             Completion::Compressed(number) => {
                 let succeeded = failure(&reply).is_none();
                 if let Some(log) =
@@ -117,6 +117,7 @@ impl Shim {
         }
         process.pid = reply.pid;
         process.state = State::Created;
+        process.phases.created_at = Some(Timestamp::now());
         let io = Some(task_io(&process.request));
         let mut bundle = String::new();
         if let Some(container) = self.containers.get_mut(&id) {
@@ -232,13 +233,13 @@ impl Shim {
         }
     }
 
-    fn memory_checked(&mut self, number: u32, oom_killed: bool) {
+    fn memory_checked(&mut self, number: u32, memory: Option<Memory>) {
         let Some(process) = self.processes.get_mut(&number) else { return };
         if let Some(watch) = &mut process.streams.oom {
             let _best_effort = watch.watch(EventFlags::IN);
         }
         let id = process.container.clone();
-        if oom_killed {
+        if memory.is_some_and(|memory| memory.oom_kills > 0) {
             self.memory_ran_out(&id);
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use brig_shim_protocol::attach::Stream;
 use brig_shim_protocol::events::TaskExit;
 use brig_shim_protocol::task::WaitResponse;
-use brig_shim_protocol::{ExitRecord, Timestamp};
+use brig_shim_protocol::{ExitRecord, MemoryAtExit, Phases, Timestamp};
 use prost::Message;
 use rustix::process::{WaitOptions, WaitStatus};
 
@@ -20,6 +20,7 @@ use crate::operation::{Task, Work};
 use crate::poller::EventFlags;
 use crate::process::{Exit, State};
 use crate::runtime;
+use crate::tail::Tail;
 use crate::timers::Timer;
 
 /// How long clients of an ended process wait for whoever still holds its streams, as in Docker.
@@ -82,12 +83,12 @@ impl Shim {
                     completion: Completion::Exited(number),
                 });
             }
-            None => self.announce(number, false),
+            None => self.announce(number, None),
         }
     }
 
-    /// Tells the end of a process.
-    pub(super) fn announce(&mut self, number: u32, oom_killed: bool) {
+    /// Tells the end of a process; `memory` is what its container's came to, if it is init.
+    pub(super) fn announce(&mut self, number: u32, memory: Option<MemoryAtExit>) {
         self.drain(number);
         let Some(process) = self.processes.get_mut(&number) else { return };
         let Some(exit) = process.end else { return };
@@ -105,7 +106,9 @@ impl Shim {
             exit_status: exit.code,
             exited_at: Some(exit.at),
         };
-        let record = process.is_init().then_some(ExitRecord {
+        let oom_killed = memory.as_ref().is_some_and(|memory| memory.oom_kills > 0);
+        let record = process.is_init().then(|| ExitRecord {
+            version: ExitRecord::VERSION,
             pid: process.pid,
             exit_code: exit.code,
             signal: exit.signal,
@@ -113,13 +116,16 @@ impl Shim {
             started_at: process.started_at,
             exited_at: exit.at,
             error: None,
+            memory,
+            phases: Phases { recorded_at: Some(Timestamp::now()), ..process.phases },
+            last_lines: process.streams.tail.take().map(Tail::into_lines).unwrap_or_default(),
         });
         if oom_killed {
             // The kernel's notice may come after the end, or the end before the answer to our question.
             self.memory_ran_out(&id);
         }
         if let Some(record) = record {
-            self.record(&id, &record);
+            self.record(&id, record);
             let _only_fatal_here = brig_failpoint::hit("exit-written");
         }
         self.answer_waiters(waiters, exit);
@@ -130,10 +136,10 @@ impl Shim {
         }
     }
 
-    fn record(&mut self, id: &str, record: &ExitRecord) {
+    fn record(&mut self, id: &str, mut record: ExitRecord) {
         let Some(container) = self.containers.get_mut(id) else { return };
         container.oom_killed |= record.oom_killed;
-        let record = ExitRecord { oom_killed: container.oom_killed, ..record.clone() };
+        record.oom_killed = container.oom_killed;
         if let Err(error) = record.write(&container.bundle) {
             // The end is told all the same: a caller that waits must not hang because a disk is full.
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -168,7 +174,7 @@ impl Shim {
             return;
         }
         let (settings, id) = (container.settings.clone(), process.container.clone());
-        let work: Work = Box::new(move |_| runtime::oom_killed(&settings, &id));
+        let work: Work = Box::new(move |_| runtime::memory(&settings, &id));
         self.submit(Task { work, keep: Vec::new(), completion: Completion::Memory(number) });
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use brig_shim_protocol::Timestamp;
 use brig_shim_protocol::events::{TaskExecAdded, TaskIo};
 use brig_shim_protocol::options::ExecOptions;
 use brig_shim_protocol::task::{self, method};
@@ -18,6 +19,7 @@ use crate::operation::{Outcome, Reply, Task, Work};
 use crate::process::{Process, State};
 use crate::runtime::{self, Settings};
 use crate::stdio::StdioRequest;
+use crate::tail::Tail;
 
 /// An answer now, none yet, or a failure.
 type Answer = Result<Option<Vec<u8>>, Status>;
@@ -147,10 +149,13 @@ impl Shim {
         };
         let number = self.number();
         let mut process = Process::new(&request.id, "", stdio);
+        process.phases.creating_at = Some(Timestamp::now());
         self.open_streams(number, &mut process)?;
         process.streams.stdin.once = asked.stdin_once || !asked.attachable;
         if let Some(log) = &asked.log {
             self.open_log(number, &mut process, log)?;
+            // Who wants no log wants none of its lines anywhere else either.
+            process.streams.tail = (!log.is_none()).then(Tail::default);
         }
         process.busy = true;
         let (keep, ready) = take_ends(&mut process);
@@ -193,6 +198,7 @@ impl Shim {
             return Err(Status::new(Code::FailedPrecondition, message));
         }
         process.busy = true;
+        process.phases.starting_at = Some(Timestamp::now());
         let (keep, ready) = take_ends(process);
         let spec = std::mem::take(&mut process.spec);
         let (id, is_init) = (request.id.clone(), process.is_init());

@@ -160,6 +160,9 @@ impl Shim {
         if let Some(log) = &mut streams.log {
             log.write(stream, bytes, Timestamp::now());
         }
+        if let Some(tail) = &mut streams.tail {
+            tail.push(stream, bytes);
+        }
         if let Some(output) = output_of_mut(streams, stream)
             && let Some(forward) = &mut output.forward
             && let Err(errno) = forward.send(bytes)

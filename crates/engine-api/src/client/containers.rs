@@ -6,12 +6,13 @@ use super::request::{header_text, segment};
 use super::{ByteStream, Client, Error, Hijacked, JsonStream, OutputStream, Result, Upload};
 use crate::models::{
     ContainerCreateBody, ContainerCreateResponse, ContainerInspectResponse, ContainerPruneResponse,
-    ContainerStatsResponse, ContainerSummary, ContainerTopResponse, ContainerUpdateBody,
-    ContainerUpdateResponse, ContainerWaitResponse, FilesystemChange,
+    ContainerStatsResponse, ContainerTopResponse, ContainerUpdateBody, ContainerUpdateResponse,
+    ContainerWaitResponse, FilesystemChange,
 };
 use crate::path_stat::{PATH_STAT_HEADER, PathStat};
 use crate::query;
 use crate::stream::{MULTIPLEXED_STREAM, RAW_STREAM};
+use crate::types::ListedContainer;
 
 /// The path of a container's endpoint.
 fn container(id: &str, endpoint: &str) -> String {
@@ -44,7 +45,7 @@ impl Client {
     pub async fn list_containers(
         &self,
         query: &query::ListContainers,
-    ) -> Result<Vec<ContainerSummary>> {
+    ) -> Result<Vec<ListedContainer>> {
         self.get("/containers/json").query(query).answer().await
     }
 

@@ -1,7 +1,8 @@
 //! Shapes that the version served still has and the generated types no longer do.
 
 use brig_engine_api::Filters;
-use brig_engine_api::models::{ContainerInspectResponse, EventMessage, EventMessageTypeEnum};
+use brig_engine_api::models::{EventMessage, EventMessageTypeEnum};
+use brig_engine_api::types::InspectedContainer;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -40,9 +41,13 @@ pub(super) fn filters(filters: Filters) -> crate::Filters {
     crate::Filters::new(filters.into_map())
 }
 
-/// A container's description with the addresses of the default bridge repeated where API 1.51 has them.
-pub(super) fn container(container: &ContainerInspectResponse) -> serde_json::Result<Value> {
+/// A container's description with how it ended last, and the addresses of the default bridge repeated where API 1.51 has them.
+pub(super) fn container(inspected: &InspectedContainer) -> serde_json::Result<Value> {
+    let container = &inspected.container;
     let mut value = serde_json::to_value(container)?;
+    if let (Some(death), Some(Value::Object(state))) = (&inspected.death, value.get_mut("State")) {
+        state.insert("Death".to_owned(), serde_json::to_value(death)?);
+    }
     let mode = container.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
     let default = matches!(mode, None | Some("" | "default" | "bridge"));
     if let Some(Value::Object(settings)) = value.get_mut("NetworkSettings") {
@@ -80,7 +85,9 @@ fn add_bridge_addresses(settings: &mut Map<String, Value>, bridge: &Value) {
 mod tests {
     use std::collections::HashMap;
 
-    use brig_engine_api::models::{EndpointSettings, EventActor, HostConfig, NetworkSettings};
+    use brig_engine_api::models::{
+        ContainerInspectResponse, EndpointSettings, EventActor, HostConfig, NetworkSettings,
+    };
 
     use super::*;
 
@@ -108,23 +115,26 @@ mod tests {
 
     #[test]
     fn the_default_bridges_address_is_repeated_and_no_others() {
-        let inspect = |mode: &str| ContainerInspectResponse {
-            host_config: Some(HostConfig {
-                network_mode: Some(mode.into()),
-                ..HostConfig::default()
-            }),
-            network_settings: Some(NetworkSettings {
-                networks: Some(HashMap::from([(
-                    mode.to_owned(),
-                    EndpointSettings {
-                        ip_address: Some("172.17.0.2".into()),
-                        ip_prefix_len: Some(16),
-                        ..EndpointSettings::default()
-                    },
-                )])),
-                ..NetworkSettings::default()
-            }),
-            ..ContainerInspectResponse::default()
+        let inspect = |mode: &str| InspectedContainer {
+            death: None,
+            container: ContainerInspectResponse {
+                host_config: Some(HostConfig {
+                    network_mode: Some(mode.into()),
+                    ..HostConfig::default()
+                }),
+                network_settings: Some(NetworkSettings {
+                    networks: Some(HashMap::from([(
+                        mode.to_owned(),
+                        EndpointSettings {
+                            ip_address: Some("172.17.0.2".into()),
+                            ip_prefix_len: Some(16),
+                            ..EndpointSettings::default()
+                        },
+                    )])),
+                    ..NetworkSettings::default()
+                }),
+                ..ContainerInspectResponse::default()
+            },
         };
         let value = container(&inspect("bridge")).unwrap();
         assert_eq!(value["NetworkSettings"]["IPAddress"], "172.17.0.2");

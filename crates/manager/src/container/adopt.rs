@@ -142,7 +142,7 @@ async fn take_up(
             let exit = match place.exit_record() {
                 Some(exit) => exit,
                 None if found.bundle => lifecycle::exit_of_dead_shim(&place).await,
-                None => Exit { code: EXIT_CODE_UNSEEN, at: now(), ..Exit::default() },
+                None => unseen(),
             };
             note_exit(&mut record, exit);
             clean_up(shared, &mut record, None).await;
@@ -156,6 +156,11 @@ async fn take_up(
         Adoption::Leave => {}
     }
     Some((record, None))
+}
+
+/// Docker shows no error for this, so neither does the state; the record of the death does.
+fn unseen() -> Exit {
+    Exit { code: EXIT_CODE_UNSEEN, at: now(), unseen: true, ..Exit::default() }
 }
 
 fn decide(incomplete: bool, phase: Phase, found: Found) -> Adoption {

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::boot;
+use super::death::{DeathRecord, SignalSender};
 use super::health::{self, Probe};
 use super::lifecycle::{self, Live};
 use super::requests::{Outcome, RemoveOptions, StopOptions};
@@ -281,6 +282,7 @@ impl Driver {
                 state.exit_code = 0;
                 state.oom_killed = false;
                 state.error = String::new();
+                state.sent = None;
                 state.started_at = now();
                 state.stopped_by_hand = false;
                 let starting =
@@ -291,7 +293,8 @@ impl Driver {
                 if let Err(error) = saved.and_then(|()| failpoint::hit("start-recorded")) {
                     // A start that is not on disk must not go on: the next engine would not know of it.
                     self.record.state.stopped_by_hand = true;
-                    let _exit_tells = self.send_signal(signal::KILL).await;
+                    let _exit_tells =
+                        self.send_signal(signal::KILL, SignalSender::FailedStart).await;
                     return Err(error);
                 }
                 self.event("start", &[]);
@@ -300,7 +303,9 @@ impl Driver {
             Err(error) => {
                 let report = error.report();
                 self.record.state.error.clone_from(&report);
-                self.record.state.exit_code = lifecycle::exit_code_of_failed_start(&report);
+                let code = lifecycle::exit_code_of_failed_start(&report);
+                self.record.state.exit_code = code;
+                self.record.state.note_death(DeathRecord::of_failed_start(code, &report));
                 self.save_status().await;
                 // Whoever waits for its removal would wait for ever, since it will never exit.
                 self.remove_if_automatic().await;

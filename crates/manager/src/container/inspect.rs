@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use brig_engine_api::types::InspectedContainer;
 use brig_network::Protocol;
 
-use super::{Phase, Shared, list, log_driver, runtime};
+use super::{DeathRecord, Phase, Shared, list, log_driver, runtime};
 use crate::error::Result;
 use crate::metadata::{ContainerRecord, EndpointRecord, HealthRecord, MountKind};
 use crate::models::{
@@ -24,7 +25,7 @@ pub(super) async fn inspect(
     shared: &Arc<Shared>,
     container: &str,
     size: bool,
-) -> Result<ContainerInspectResponse> {
+) -> Result<InspectedContainer> {
     let view = shared.table.find(container)?.view();
     let record = &view.record;
     let (size_rw, size_root_fs) =
@@ -41,7 +42,7 @@ pub(super) async fn inspect(
         String::new()
     };
     let execs = shared.execs.of_container(&record.id);
-    Ok(ContainerInspectResponse {
+    let container = ContainerInspectResponse {
         id: Some(record.id.clone()),
         created: Some(record.created_at.clone()),
         path: Some(record.path.clone()),
@@ -71,7 +72,9 @@ pub(super) async fn inspect(
         config: Some(config(record)),
         network_settings: Some(network_settings(shared, record)),
         ..ContainerInspectResponse::default()
-    })
+    };
+    let death = record.state.death.as_ref().map(DeathRecord::describe);
+    Ok(InspectedContainer { container, death })
 }
 
 fn state(record: &ContainerRecord) -> ContainerState {

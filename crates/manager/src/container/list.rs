@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use brig_engine_api::types::ListedContainer;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -38,7 +39,7 @@ const FILTERS: [&str; 15] = [
 pub(super) async fn list(
     shared: &Arc<Shared>,
     request: ListContainers,
-) -> Result<Vec<ContainerSummary>> {
+) -> Result<Vec<ListedContainer>> {
     let filters = &request.filters;
     let mut known = FILTERS.to_vec();
     known.push("volume");
@@ -70,15 +71,17 @@ pub(super) async fn list(
         if !shown {
             continue;
         }
-        summaries.push(summary(view, now));
+        let death = record.state.death_reason();
+        summaries.push(ListedContainer { container: summary(view, now), death });
         if request.limit.is_some_and(|limit| summaries.len() >= limit) {
             break;
         }
     }
     if request.size {
         for summary in &mut summaries {
-            let id = summary.id.clone().unwrap_or_default();
-            (summary.size_rw, summary.size_root_fs) = sizes(shared, &id).await?;
+            let container = &mut summary.container;
+            let id = container.id.clone().unwrap_or_default();
+            (container.size_rw, container.size_root_fs) = sizes(shared, &id).await?;
         }
     }
     Ok(summaries)

@@ -12,6 +12,17 @@ const NAMES: [&str; 31] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
+/// `SIGKILL`; a real-time signal by its distance from the first.
+pub(crate) fn name(number: u32) -> String {
+    let index = usize::try_from(number).unwrap_or(usize::MAX).checked_sub(1);
+    match (index.and_then(|index| NAMES.get(index)), number.checked_sub(34)) {
+        (Some(name), _) => format!("SIG{name}"),
+        (None, Some(0)) => "SIGRTMIN".into(),
+        (None, Some(offset)) => format!("SIGRTMIN+{offset}"),
+        (None, None) => format!("signal {number}"),
+    }
+}
+
 /// Parses `9`, `KILL`, `SIGKILL`, `sigkill`, `RTMIN+3`, `RTMAX-1`.
 pub(crate) fn parse(text: &str) -> Result<u32> {
     let wrong = || Error::invalid(format!("invalid signal: {text}"));
@@ -59,6 +70,7 @@ mod tests {
         ];
         for (text, number) in rows {
             assert_eq!(parse(text).expect(text), number, "{text}");
+            assert_eq!(parse(&name(number)).expect(text), number, "{text}");
         }
         for bad in ["", "0", "65", "-1", "NOPE", "SIG", "RTMIN+99", "RTMAX-99", "RTMIN-1"] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -6,9 +6,12 @@ use std::net::IpAddr;
 use brig_network::{Endpoint, NetworkConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::container::Phase;
+use crate::container::{DeathRecord, Phase, SentSignal};
 use crate::models::{ContainerConfig, EndpointSettings, HostConfig};
 use crate::shim_client::Exit;
+
+/// What the record of a death says of an end that left no trace.
+const UNSEEN: &str = "its end was not seen, as after a power cut";
 
 /// All that is kept about a container.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -62,6 +65,10 @@ pub(crate) struct StateRecord {
     /// Exits so far: waiters compare it.
     pub(crate) exits: u64,
     pub(crate) health: Option<HealthRecord>,
+    /// How it ended last; kept while it runs again.
+    pub(crate) death: Option<DeathRecord>,
+    /// The last signal that was sent to the run that goes on.
+    pub(crate) sent: Option<SentSignal>,
     /// The removal under way takes the anonymous volumes along.
     pub(crate) removes_volumes: bool,
 }
@@ -69,6 +76,14 @@ pub(crate) struct StateRecord {
 impl StateRecord {
     /// Records the end of the first process; the phase is the caller's to choose.
     pub(crate) fn note_exit(&mut self, exit: Exit) {
+        self.note_death(DeathRecord {
+            exit_code: exit.code,
+            signal: exit.signal,
+            oom_killed: exit.oom_killed,
+            error: if exit.unseen { UNSEEN.to_owned() } else { exit.error.clone() },
+            account: exit.account,
+            ..DeathRecord::default()
+        });
         self.pid = 0;
         self.exit_code = exit.code;
         self.oom_killed = exit.oom_killed;

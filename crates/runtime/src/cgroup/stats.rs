@@ -162,12 +162,17 @@ pub struct PressureAverages {
     pub total_microseconds: u64,
 }
 
+/// Memory alone; `None` without its controller.
+pub(super) fn read_memory(cgroup: &Cgroup) -> Result<Option<MemoryStats>> {
+    match cgroup.controller("memory", "memory") {
+        Some(Located::V1(directory)) => memory_v1(directory),
+        Some(Located::V2(directory)) => memory_v2(directory),
+        None => Ok(None),
+    }
+}
+
 pub(super) fn read(cgroup: &Cgroup) -> Result<Stats> {
-    let memory = match cgroup.controller("memory", "memory") {
-        Some(Located::V1(directory)) => memory_v1(directory)?,
-        Some(Located::V2(directory)) => memory_v2(directory)?,
-        None => None,
-    };
+    let memory = read_memory(cgroup)?;
     let pids = match cgroup.controller("pids", "pids") {
         Some(Located::V1(directory) | Located::V2(directory)) => {
             let limit = limit(directory.read_number("pids.max")?);

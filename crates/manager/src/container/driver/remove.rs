@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Driver, Reply, answer};
+use crate::container::death::SignalSender;
 use crate::container::lifecycle;
 use crate::container::requests::RemoveOptions;
 use crate::container::signal;
@@ -47,7 +48,7 @@ impl Driver {
         if self.record.state.phase == Phase::Paused {
             let _ = self.unpause().await;
         }
-        if let Err(error) = self.send_signal(signal::KILL).await {
+        if let Err(error) = self.send_signal(signal::KILL, SignalSender::Removal).await {
             // It may have ended in this very moment; the exit will tell.
             tracing::debug!(container = %self.record.id, "kill for removal: {}", error.report());
         }

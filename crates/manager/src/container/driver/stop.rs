@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Driver, Reply, answer};
+use crate::container::death::{SentSignal, SignalSender};
 use crate::container::requests::{Outcome, StopOptions};
 use crate::container::signal;
 use crate::container::state::{Phase, Step};
@@ -68,6 +69,7 @@ impl Driver {
         let text = options.signal.as_deref().or(self.record.config.stop_signal.as_deref());
         let number = signal::parse(text.filter(|text| !text.is_empty()).unwrap_or("SIGTERM"))?;
         self.record.state.stopped_by_hand = true;
+        self.record.state.sent = Some(SentSignal { signal: number, sender: SignalSender::Stop });
         self.save_if_possible("the stop").await;
         failpoint::hit("stop-recorded")?;
         if phase == Phase::Paused {
@@ -77,7 +79,7 @@ impl Driver {
             .timeout_seconds
             .or(self.record.config.stop_timeout)
             .unwrap_or_else(|| self.shared.config.stop_timeout_seconds.into());
-        match self.send_signal(number).await {
+        match self.send_signal(number, SignalSender::Stop).await {
             // It ended by itself at this very moment: its exit is on the way.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             sent => sent?,
@@ -105,7 +107,7 @@ impl Driver {
         }
         stopping.killed = true;
         stopping.deadline = Some(Instant::now() + KILL_PATIENCE);
-        if let Err(error) = self.send_signal(signal::KILL).await {
+        if let Err(error) = self.send_signal(signal::KILL, SignalSender::StopTimeout).await {
             tracing::warn!(container = %self.record.id, "kill: {}", error.report());
         }
     }
@@ -133,12 +135,16 @@ impl Driver {
         }
     }
 
-    pub(super) async fn send_signal(&self, number: u32) -> Result<()> {
+    /// Sends a signal and keeps in mind, while the container runs, who did.
+    pub(super) async fn send_signal(&mut self, number: u32, sender: SignalSender) -> Result<()> {
         let Some(live) = &self.live else {
             return Err(Error::conflict(format!("container {} is not running", self.record.id)));
         };
+        let before = self.record.state.sent.replace(SentSignal { signal: number, sender });
         let sent = live.shim.kill("", number, false).await;
-        if sent.is_ok() {
+        if sent.is_err() {
+            self.record.state.sent = before;
+        } else {
             self.event("kill", &[("signal", number.to_string())]);
         }
         sent
@@ -162,6 +168,8 @@ impl Driver {
         if self.record.state.phase == Phase::Paused && number == signal::KILL {
             self.unpause().await?;
         }
-        self.send_signal(number).await
+        self.send_signal(number, SignalSender::Kill).await?;
+        self.save_status().await;
+        Ok(())
     }
 }
