@@ -239,6 +239,50 @@ fn a_delegated_cgroup_is_used() {
     }
 }
 
+/// Root of a user namespace has what it needs for a container in it, but for cgroups and device nodes.
+#[test]
+fn root_of_a_user_namespace_needs_no_further_one() {
+    let test = "root_of_a_user_namespace_needs_no_further_one";
+    let Some(bundle) = Bundle::rootless(test) else { return };
+    bundle.edit(|config| {
+        without(&mut config["linux"]["namespaces"], "user");
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux.retain(|name, _| !name.ends_with("Mappings"));
+    });
+    bundle.link(&["id"]);
+    bundle.script("id -u; cat /proc/self/uid_map /proc/self/setgroups; : > /dev/null");
+    let mut command = bundle.called(Path::new("unshare"));
+    command.args(["--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]);
+    command.arg(bundle.directory.join("brig-runtime")).arg("--root");
+    command.arg(bundle.directory.join("run/inner")).args(["run", "-b", &bundle.path(), &bundle.id]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let printed = text(&output.stdout);
+    let words: Vec<_> = printed.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", &USER.to_string(), "1", "deny"], "{output:?}");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_user_adds_tmpfs_to_a_container_that_runs_and_nothing_of_the_host() {
+    let test = "a_user_adds_tmpfs_to_a_container_that_runs_and_nothing_of_the_host";
+    let Some(bundle) = Bundle::rootless(test) else { return };
+    bundle.edit(|config| config["process"]["args"] = json!(["sleep", "1000"]));
+    quiet(&bundle, &["run", "--detach", "-b", &bundle.path(), &bundle.id]);
+    let file = bundle.directory.join("mounts.json");
+    let name = file.display().to_string();
+    let tmpfs = json!([{"destination": "/dev/more", "type": "tmpfs", "source": "tmpfs"}]);
+    std::fs::write(&file, tmpfs.to_string()).unwrap();
+    quiet(&bundle, &["mounts", "add", &bundle.id, &name]);
+    let table = bundle.call(&["exec", &bundle.id, "cat", "/proc/self/mountinfo"]);
+    assert!(text(&table.stdout).contains(" /dev/more "), "{table:?}");
+    quiet(&bundle, &["mounts", "remove", &bundle.id, &name]);
+    let bind =
+        json!([{"destination": "/dev/more", "type": "bind", "source": "/", "options": ["rbind"]}]);
+    std::fs::write(&file, bind.to_string()).unwrap();
+    let refused = bundle.call(&["mounts", "add", &bundle.id, &name]);
+    assert!(text(&refused.stderr).contains("can only add tmpfs"), "{refused:?}");
+}
+
 fn state(bundle: &Bundle) -> Value {
     serde_json::from_slice(&bundle.call(&["state", &bundle.id]).stdout).unwrap()
 }
