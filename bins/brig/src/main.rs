@@ -12,7 +12,9 @@ mod context;
 mod credentials;
 mod daemon;
 mod exit;
+mod layout;
 mod output;
+mod pipe;
 mod terminal;
 
 use clap::Parser;

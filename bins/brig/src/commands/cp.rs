@@ -5,21 +5,16 @@
 
 mod unpack;
 
-use std::io::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use brig_engine_api::client::{ByteStream, Client, ErrorKind, Upload};
+use brig_engine_api::client::{Client, ErrorKind, Upload};
 use brig_engine_api::query;
-use bytes::Bytes;
-use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
 
 use crate::context::Context;
 use crate::exit::{Exit, Outcome};
-
-/// Chunks under way between the network and the disk.
-const QUEUE: usize = 16;
+use crate::pipe;
 
 /// Copy between a container and the host
 #[derive(Debug, clap::Args)]
@@ -91,62 +86,11 @@ async fn from_container(
     }
     let contents_only = ends_in_dot(&source);
     let target = unpack::Target::choose(Path::new(&arguments.destination), &stat, contents_only)?;
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let writer = tokio::task::spawn_blocking(move || {
-        target.unpack(ChannelReader { receiver, chunk: Bytes::new() })
-    });
-    let sent = send_all(stream, sender).await;
-    writer.await.context("unpack the archive")??;
-    sent?;
+    pipe::read(stream, move |archive| target.unpack(archive)).await?;
     if !arguments.quiet {
         eprintln!("Successfully copied {container}:{path} to {}", arguments.destination);
     }
     Ok(())
-}
-
-async fn send_all(mut stream: ByteStream, sender: mpsc::Sender<Bytes>) -> Result<()> {
-    while let Some(chunk) = stream.next().await {
-        // The reader goes away at the archive's end, or with an error of its own.
-        if sender.send(chunk?).await.is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// The receiving end of a channel of chunks, read from a blocking thread.
-struct ChannelReader {
-    receiver: mpsc::Receiver<Bytes>,
-    chunk: Bytes,
-}
-
-impl std::io::Read for ChannelReader {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.chunk.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.chunk = chunk,
-                None => return Ok(0),
-            }
-        }
-        let length = buffer.len().min(self.chunk.len());
-        buffer[..length].copy_from_slice(&self.chunk.split_to(length));
-        Ok(length)
-    }
-}
-
-/// The sending end, written from a blocking thread.
-struct ChannelWriter(mpsc::Sender<std::io::Result<Bytes>>);
-
-impl std::io::Write for ChannelWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map_err(|_| std::io::ErrorKind::BrokenPipe)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 async fn to_container(
@@ -175,13 +119,7 @@ async fn to_container(
     let (directory, name) =
         place(client, container, path, &source, metadata.is_dir(), contents_only).await?;
     let follow = arguments.follow_link;
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let packer =
-        tokio::task::spawn_blocking(move || pack(&source, &name, follow, ChannelWriter(sender)));
-    let upload =
-        Upload::from_stream(futures_util::stream::unfold(receiver, async |mut receiver| {
-            receiver.recv().await.map(|chunk| (chunk, receiver))
-        }));
+    let (upload, packer) = pipe::write(move |writer| pack(&source, &name, follow, writer));
     let written = client.write_archive(container, &query(&directory), upload).await;
     // The daemon's refusal says more than the broken pipe that it causes.
     written?;
@@ -247,7 +185,7 @@ fn ends_in_dot(path: &str) -> bool {
     path == "." || path.ends_with("/.")
 }
 
-fn pack(source: &Path, name: &Path, follow: bool, writer: ChannelWriter) -> Result<()> {
+fn pack(source: &Path, name: &Path, follow: bool, writer: impl Write) -> Result<()> {
     let mut builder = tar::Builder::new(std::io::BufWriter::with_capacity(64 * 1024, writer));
     builder.follow_symlinks(false);
     let metadata =
