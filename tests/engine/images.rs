@@ -1,4 +1,9 @@
 //! Images made of containers: commit, and import of an exported file system.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests are tests, and a skipped one says so"
+)]
 
 use support::engine::Engine;
 
@@ -66,6 +71,46 @@ fn a_running_container_is_committed_by_docker_and_runs_on() {
     assert_eq!(events, "container\ncontainer");
 }
 
+/// As docker has them: no mount point of the engine's own, but that of a volume that was asked for.
+#[test]
+fn what_was_made_for_mounts_is_neither_shown_nor_committed() {
+    let Some(engine) = Engine::start("mount-points") else { return };
+    let layer = support::engine::busybox_layer();
+    let archive = engine.path("bare.tar");
+    // Without /etc, /dev and the like; busybox is all it has.
+    let mut bare = tar::Builder::new(Vec::new());
+    for entry in tar::Archive::new(layer.as_slice()).entries().unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().unwrap().starts_with("bin") {
+            let mut header = entry.header().clone();
+            let path = entry.path().unwrap().into_owned();
+            match entry.link_name().unwrap().map(std::borrow::Cow::into_owned) {
+                Some(link) => bare.append_link(&mut header, path, link).unwrap(),
+                None => bare.append_data(&mut header, path, entry).unwrap(),
+            }
+        }
+    }
+    support::engine::pack_image(&archive, "bare", &[bare.into_inner().unwrap()]);
+    let _ = engine.docker(&["load", "-i", &archive.to_string_lossy()]).success();
+    let _ = engine.docker(&["run", "--name", "idle", "bare", "true"]).success();
+    assert_eq!(engine.docker(&["diff", "idle"]).success(), "");
+    let run = "echo x > /file";
+    let _ = engine.docker(&["run", "--name", "box", "-v", "/here", "bare", "sh", "-c", run]);
+    for changes in engine.both(&["diff", "box"]) {
+        assert_eq!(changes.success(), "A /file\nA /here");
+    }
+    let _ = engine.docker(&["commit", "box", "made"]).success();
+    let _ = engine.docker(&["create", "--name", "look", "made"]).success();
+    let tar = engine.path("made.tar");
+    let _ = engine.docker(&["export", "-o", &tar.to_string_lossy(), "look"]).success();
+    let listed = engine.on_host(&["tar", "-tf", &tar.to_string_lossy()]).success();
+    let top: std::collections::BTreeSet<&str> = listed
+        .lines()
+        .filter_map(|line| line.split('/').find(|part| !part.is_empty() && *part != "."))
+        .collect();
+    assert_eq!(top.into_iter().collect::<Vec<_>>(), ["bin", "file", "here"]);
+}
+
 #[test]
 fn an_exported_container_is_imported_and_runs() {
     let Some(engine) = Engine::start("import") else { return };
@@ -95,4 +140,42 @@ fn an_exported_container_is_imported_and_runs() {
     let refused = engine.brig(&["import", &junk.to_string_lossy(), "junk:1"]);
     assert_ne!(refused.code, Some(0), "{}", refused.stdout);
     assert_ne!(engine.docker(&["image", "inspect", "junk:1"]).code, Some(0));
+}
+
+#[test]
+fn layouts_go_out_to_skopeo_and_come_in_from_it() {
+    let Some(engine) = Engine::start("layouts") else { return };
+    if engine.on_host(&["sh", "-c", "command -v skopeo"]).code != Some(0) {
+        eprintln!("SKIPPED layouts: skopeo is not installed");
+        return;
+    }
+    engine.load_busybox();
+    let id = engine.docker(&["image", "inspect", "-f", "{{.Id}}", "busybox"]).success();
+    let (out, back) = (engine.path("out"), engine.path("back"));
+    let (out, back) = (out.to_string_lossy(), back.to_string_lossy());
+    let save = ["save", "--format", "oci-dir", "-o", &out, "busybox"];
+    let _ = engine.brig(&save).success();
+    assert_ne!(engine.brig(&save).code, Some(0), "the directory is not empty any more");
+    let copy = |from: &str, to: &str| {
+        engine.on_host(&["skopeo", "--insecure-policy", "copy", from, to]).success()
+    };
+    let _ = copy(&format!("oci:{out}:latest"), &format!("oci:{back}:example.com/copied:2"));
+    let _ = engine.docker(&["rmi", "busybox"]).success();
+    let loaded = engine.brig(&["load", "-i", &back]).success();
+    assert_eq!(loaded, "Loaded image: example.com/copied:2");
+    let inspect = ["image", "inspect", "-f", "{{.Id}}", "example.com/copied:2"];
+    assert_eq!(engine.docker(&inspect).success(), id);
+    assert_eq!(engine.docker(&["run", "--rm", "example.com/copied:2", "echo", "a"]).success(), "a");
+    let again = engine.brig(&["load", "-q", "-i", &out]).success();
+    assert!(again.contains("busybox:latest"), "{again}");
+    // As with archives, what does not hash to its name is refused, and nothing of it stays.
+    let _ = engine.docker(&["rmi", "busybox", "example.com/copied:2"]).success();
+    let damage = "for blob in \"$0\"/blobs/sha256/*; do echo >> $blob; done";
+    let _ = engine.on_host(&["sh", "-c", damage, &out]).success();
+    let refused = engine.brig(&["load", "-i", &out]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("hashes to"), "{refused:?}");
+    let images = engine.docker(&["images", "-aq"]).success();
+    assert_eq!(images, "");
+    let plain = engine.brig(&["load", "-i", &engine.path("").to_string_lossy()]);
+    assert!(plain.stderr.contains("no OCI image layout"), "{plain:?}");
 }

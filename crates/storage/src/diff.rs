@@ -2,6 +2,9 @@
 //!
 //! A name counts as changed when its kind, owner, mode, size, time, link text or attributes differ; a directory also
 //! when something in it does (so that the archive has it), and a deleted directory is one deletion.
+//!
+//! What a runtime made to mount something on it is no change: an empty file or directory at a mount point that the caller
+//! names, and a directory that was made for nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -38,8 +41,14 @@ pub enum ChangeKind {
     Deleted = 2,
 }
 
-pub(crate) fn changes(upper: &Root, lower: &LowerLayers) -> Result<Vec<Change>> {
-    let mut walk = Walk { upper, lower, changes: Vec::new() };
+pub(crate) fn changes(
+    upper: &Root,
+    lower: &LowerLayers,
+    mount_points: &[&str],
+) -> Result<Vec<Change>> {
+    let relative = |point: &&str| PathBuf::from(point.trim_start_matches('/'));
+    let mount_points = mount_points.iter().map(relative).collect();
+    let mut walk = Walk { upper, lower, mount_points, left_out: 0, changes: Vec::new() };
     walk.directory(Path::new(""), Below::Directory)?;
     let absolute =
         |(path, kind): (PathBuf, ChangeKind)| Change { path: Path::new("/").join(path), kind };
@@ -47,10 +56,15 @@ pub(crate) fn changes(upper: &Root, lower: &LowerLayers) -> Result<Vec<Change>> 
 }
 
 /// Writes the changes as a layer archive.
-pub(crate) fn write_tar(upper: &Root, lower: &LowerLayers, output: &mut impl Write) -> Result<()> {
+pub(crate) fn write_tar(
+    upper: &Root,
+    lower: &LowerLayers,
+    mount_points: &[&str],
+    output: &mut impl Write,
+) -> Result<()> {
     let mut tar = TarWriter::new(output);
     let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
-    for change in changes(upper, lower)? {
+    for change in changes(upper, lower, mount_points)? {
         let path = change.path.strip_prefix("/").unwrap_or(&change.path);
         if change.kind == ChangeKind::Deleted {
             let mut name = OsString::from(WHITEOUT_PREFIX);
@@ -81,6 +95,10 @@ enum Below {
 struct Walk<'a> {
     upper: &'a Root,
     lower: &'a LowerLayers,
+    /// Relative to the root.
+    mount_points: Vec<PathBuf>,
+    /// How many names were left out.
+    left_out: usize,
     changes: Vec<(PathBuf, ChangeKind)>,
 }
 
@@ -127,12 +145,20 @@ impl Walk<'_> {
             Some(found) if differs(&fd, &stat, found)? => Some(ChangeKind::Modified),
             Some(_) => None,
         };
+        let (is_added, is_point) =
+            (found.is_none(), self.mount_points.iter().any(|point| point == path));
+        let is_empty_file = file_type(&stat) == FileType::RegularFile && stat.st_size == 0;
+        if is_added && is_point && is_empty_file {
+            self.left_out += 1;
+            return Ok(());
+        }
         if let Some(kind) = kind {
             self.changes.push((path.to_owned(), kind));
         }
         if file_type(&stat) != FileType::Directory {
             return Ok(());
         }
+        let left_out = self.left_out;
         let is_directory_below =
             found.is_some_and(|found| file_type(&found.stat) == FileType::Directory);
         let below = match (is_directory_below, below) {
@@ -144,6 +170,11 @@ impl Walk<'_> {
         self.directory(path, below)?;
         if kind.is_none() && self.changes.len() > at {
             self.changes.insert(at, (path.to_owned(), ChangeKind::Modified));
+        }
+        let is_bare = self.changes.len() == at + 1;
+        if is_added && is_bare && (is_point || self.left_out > left_out) {
+            self.changes.truncate(at);
+            self.left_out += 1;
         }
         Ok(())
     }

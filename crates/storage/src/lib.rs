@@ -47,6 +47,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod layer;
+mod measure;
 mod snapshot;
 mod store;
 mod tarball;
@@ -57,9 +58,10 @@ pub use bind::{BindSource, MissingSource, resolve_bind};
 pub use diff::{Change, ChangeKind};
 pub use error::{Error, ErrorKind, Result};
 pub use layer::extract::Applied;
+pub use measure::Measured;
 pub use snapshot::{
-    ApplyOptions, Durability, Format, LayerWriter, Mount, SnapshotInfo, SnapshotKey, SnapshotKind,
-    Snapshots, Usage,
+    ApplyOptions, Durability, Format, LayerWriter, Mount, SnapshotFault, SnapshotInfo, SnapshotKey,
+    SnapshotKind, Snapshots, Usage,
 };
 pub use store::Storage;
 pub use tarball::Limits;

@@ -32,6 +32,7 @@
 //! The index of keys is in memory, under one lock that is never held while files are read or written. The lock file of
 //! the storage root keeps other processes out.
 
+mod check;
 mod image;
 mod mounts;
 mod record;
@@ -53,6 +54,7 @@ use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::layer::attributes;
 use crate::layer::lower::LowerLayers;
 
+pub use check::SnapshotFault;
 pub(crate) use image::{check_support, is_mount_point};
 pub use mounts::Mount;
 pub use record::{Format, SnapshotKey, SnapshotKind};
@@ -229,6 +231,11 @@ impl Snapshots {
             }
             index.complete.remove(key).ok_or_else(|| unknown(key))?
         };
+        self.put_aside(key, stored)
+    }
+
+    /// Takes a snapshot that is no longer in the index from its place, or puts it into the index again.
+    fn put_aside(&self, key: &SnapshotKey, stored: Stored) -> Result<()> {
         let number = stored.number;
         let usage = stored.record.usage.unwrap_or_default();
         let rename = || {
@@ -306,22 +313,31 @@ impl Snapshots {
         }
     }
 
-    /// How a snapshot differs from its parent, as `docker diff` tells it, in the order of paths.
+    /// How a snapshot differs from its parent, as `docker diff` tells it, in the order of paths. What is empty at
+    /// `mount_points`, and not below, was made to mount something there and is left out.
     ///
     /// # Errors
     /// `NotFound`; the system's.
-    pub fn changes(&self, key: &SnapshotKey) -> Result<Vec<Change>> {
+    pub fn changes(&self, key: &SnapshotKey, mount_points: &[&str]) -> Result<Vec<Change>> {
         let (upper, lower) = self.layer_pair(key)?;
-        diff::changes(&upper, &lower).attempt(|| format!("compare snapshot {key} with its parent"))
+        diff::changes(&upper, &lower, mount_points)
+            .attempt(|| format!("compare snapshot {key} with its parent"))
     }
 
-    /// Writes the difference as a layer archive, with whiteouts. The same files always give the same bytes.
+    /// Writes the difference as a layer archive, with whiteouts and without what [`Snapshots::changes`] leaves out. The same
+    /// files always give the same bytes.
     ///
     /// # Errors
     /// As [`Snapshots::changes`], and the writer's.
-    pub fn diff_tar(&self, key: &SnapshotKey, output: &mut impl std::io::Write) -> Result<()> {
+    pub fn diff_tar(
+        &self,
+        key: &SnapshotKey,
+        mount_points: &[&str],
+        output: &mut impl std::io::Write,
+    ) -> Result<()> {
         let (upper, lower) = self.layer_pair(key)?;
-        diff::write_tar(&upper, &lower, output).attempt(|| format!("archive snapshot {key}"))
+        diff::write_tar(&upper, &lower, mount_points, output)
+            .attempt(|| format!("archive snapshot {key}"))
     }
 
     fn layer_pair(&self, key: &SnapshotKey) -> Result<(Root, LowerLayers)> {

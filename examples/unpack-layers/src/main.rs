@@ -45,7 +45,7 @@ fn main() -> Result<()> {
         &WriteOptions::default(),
     )?;
     println!("/hello: {}", String::from_utf8(tree.read_file("/hello", 4096)?)?.trim());
-    for change in snapshots.changes(&container)? {
+    for change in snapshots.changes(&container, &[])? {
         println!("{:?} {}", change.kind, change.path.display());
     }
 

@@ -1,21 +1,17 @@
 //! Files of a container: copying in and out, what it changed, all of it. Nothing of the container is run.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use brig_storage::{Change, ChangeKind, Tree, WriteOptions};
+use brig_storage::{ChangeKind, Tree, WriteOptions};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::requests::{ArchivePut, PathStat};
+use super::spec::MOUNT_POINTS;
 use super::{Shared, View, blocking_with, exec, lifecycle, resolve_user, stopped_tree};
 use crate::error::{Error, Result};
 use crate::models::{ChangeType, FilesystemChange};
 use crate::stream::{self, ByteStream};
-
-/// What the engine makes in a container's own layer, where the image has it not, to mount something there.
-const MOUNT_POINTS: [&str; 6] =
-    ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 fn tree(shared: &Shared, view: &View) -> Result<Tree> {
     let state = &view.record.state;
@@ -123,9 +119,9 @@ pub(super) async fn changes(
 ) -> Result<Vec<FilesystemChange>> {
     let view = view(shared, container)?;
     blocking_with(shared, move |shared| {
-        let changes =
-            shared.storage.snapshots().changes(&lifecycle::snapshot_key(&view.record.id)?)?;
-        Ok(without_mount_points(changes)
+        let key = lifecycle::snapshot_key(&view.record.id)?;
+        let changes = shared.storage.snapshots().changes(&key, MOUNT_POINTS)?;
+        Ok(changes
             .into_iter()
             .map(|change| FilesystemChange {
                 path: change.path.display().to_string(),
@@ -138,20 +134,6 @@ pub(super) async fn changes(
             .collect())
     })
     .await
-}
-
-/// Leaves out what the engine itself made so that something can be mounted there, as docker does. A directory above it
-/// is shown only if something else in it changed, too.
-fn without_mount_points(mut changes: Vec<Change>) -> Vec<Change> {
-    let is_point = |path: &Path| MOUNT_POINTS.iter().any(|point| path == Path::new(point));
-    let ours = |change: &Change| change.kind == ChangeKind::Added && is_point(&change.path);
-    let made = changes.iter().any(ours);
-    changes.retain(|change| !ours(change));
-    let etc = Path::new("/etc");
-    if made && !changes.iter().any(|change| change.path != etc && change.path.starts_with(etc)) {
-        changes.retain(|change| change.path != etc);
-    }
-    changes
 }
 
 /// A container's whole file system.

@@ -41,6 +41,7 @@ pub(super) async fn commit(shared: &Arc<Shared>, request: CommitRequest) -> Resu
     let commit = Commit {
         manifest: record.manifest.clone(),
         snapshot: lifecycle::snapshot_key(&record.id)?,
+        mount_points: super::spec::MOUNT_POINTS,
         config: merge(config, of_container(&record.config))?,
         author: filled(request.author),
         comment: filled(request.comment.clone()),

@@ -36,6 +36,11 @@ pub(crate) use security::SecurityOptions;
 
 /// Where the program of `--init` appears in the container, as in Docker.
 const INIT_DESTINATION: &str = "/sbin/docker-init";
+
+/// What is made in a container's own layer, where the image has it not, for our own mounts. It is no change of the
+/// container's; what is made for a mount that was asked for is, as with docker.
+pub(super) const MOUNT_POINTS: &[&str] =
+    &["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", INIT_DESTINATION];
 /// The path that a process searches when its environment has none.
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -18,6 +18,8 @@ pub(crate) struct Commit {
     /// The manifest of the image that the container is of.
     pub(crate) manifest: String,
     pub(crate) snapshot: SnapshotKey,
+    /// What the runtime made to mount something on it.
+    pub(crate) mount_points: &'static [&'static str],
     pub(crate) config: ContainerConfig,
     pub(crate) author: Option<String>,
     pub(crate) comment: Option<String>,
@@ -68,7 +70,8 @@ impl Images {
                 let base = this.image_by_manifest(&commit.manifest)?;
                 let snapshots = this.0.storage.snapshots();
                 let layer = lease.put_layer(|mut output| {
-                    snapshots.diff_tar(&commit.snapshot, &mut output).map_err(Error::from)
+                    let (key, points) = (&commit.snapshot, commit.mount_points);
+                    snapshots.diff_tar(key, points, &mut output).map_err(Error::from)
                 })?;
                 let target = lease.put_image(&NewImage {
                     base: Some(&base),

@@ -18,7 +18,7 @@ use crate::layer::lower::LowerLayers;
 use crate::tarball::Limits;
 
 /// The image in a snapshot's directory.
-const IMAGE: &str = "layer.erofs";
+pub(super) const IMAGE: &str = "layer.erofs";
 
 impl Snapshots {
     /// Where a snapshot's files are to be seen.

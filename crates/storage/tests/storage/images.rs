@@ -258,7 +258,7 @@ fn images_and_directories_stack_and_images_leave_no_mounts() {
     let tree = Tree::of_snapshot(&mounts, Vec::new()).unwrap();
     assert_eq!(tree.read_file("/etc/c", 10).unwrap(), b"2");
     assert!(tree.read_file("/etc/a", 10).is_err());
-    assert_eq!(storage.snapshots().changes(&key("box")).unwrap(), []);
+    assert_eq!(storage.snapshots().changes(&key("box"), &[]).unwrap(), []);
     // An image can go while a mount of its files is in use elsewhere; nothing of it stays.
     storage.snapshots().remove(&key("box")).unwrap();
     for layer in ["top", "middle", "base"] {

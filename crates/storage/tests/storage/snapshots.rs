@@ -27,8 +27,11 @@ fn change(storage: &Storage, container: &str, script: &str) {
     assert!(status.success(), "{script}");
 }
 
+/// What a runtime makes.
+const MOUNT_POINTS: &[&str] = &["/proc", "/dev", "/etc/hosts", "/run/lock/host", "/srv"];
+
 fn changes(storage: &Storage, container: &str) -> Vec<String> {
-    let changes = storage.snapshots().changes(&key(container)).unwrap();
+    let changes = storage.snapshots().changes(&key(container), MOUNT_POINTS).unwrap();
     let letter = |kind| match kind {
         ChangeKind::Added => 'A',
         ChangeKind::Modified => 'C',
@@ -178,7 +181,7 @@ fn a_diff_applied_elsewhere_gives_the_same_tree_and_the_same_bytes() {
     );
     let diff = || {
         let mut bytes = Vec::new();
-        storage.snapshots().diff_tar(&key("c"), &mut bytes).unwrap();
+        storage.snapshots().diff_tar(&key("c"), MOUNT_POINTS, &mut bytes).unwrap();
         bytes
     };
     assert!(diff() == diff(), "the same files gave different bytes");
@@ -313,4 +316,39 @@ fn unsettled_layers_survive_a_restart_but_not_a_power_cut() {
     snapshots.sweep().unwrap();
     let unsettled = Command::new("find").arg(&path).args(["-name", "unsettled.json"]).output();
     assert!(unsettled.unwrap().stdout.is_empty(), "settled layers are marked unsettled");
+}
+
+#[test]
+fn what_was_made_to_be_mounted_on_is_neither_told_nor_archived() {
+    let (_directory, storage) = storage();
+    add_layer(&storage, "base", None, &base()).unwrap();
+    storage.snapshots().prepare_container(&key("c"), Some(&key("base"))).unwrap();
+    let names = |bytes: &[u8]| {
+        let mut archive = tar::Archive::new(bytes);
+        let entries = archive.entries().unwrap();
+        let name = |entry: tar::Entry<'_, &[u8]>| entry.path().unwrap().display().to_string();
+        entries.map(|entry| name(entry.unwrap())).collect::<Vec<_>>()
+    };
+    let archived = || {
+        let mut bytes = Vec::new();
+        storage.snapshots().diff_tar(&key("c"), MOUNT_POINTS, &mut bytes).unwrap();
+        names(&bytes)
+    };
+    change(&storage, "c", "mkdir -p proc dev run/lock; touch etc/hosts run/lock/host");
+    assert_eq!(changes(&storage, "c"), Vec::<String>::new());
+    assert_eq!(archived(), Vec::<String>::new());
+    // What has something in it, or is of another kind, is somebody's.
+    change(&storage, "c", "touch dev/null run/lock/mine; echo 127.0.0.1 > etc/hosts; ln -s x srv");
+    let told = [
+        "A /dev",
+        "A /dev/null",
+        "C /etc",
+        "A /etc/hosts",
+        "A /run",
+        "A /run/lock",
+        "A /run/lock/mine",
+        "A /srv",
+    ];
+    assert_eq!(changes(&storage, "c"), told);
+    assert_eq!(archived().len(), told.len());
 }
