@@ -1,10 +1,4 @@
 //! Images made of containers: commit, and import of an exported file system.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "helpers of tests are tests, and a skipped one says so"
-)]
-
 use support::engine::Engine;
 
 #[test]

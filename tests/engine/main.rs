@@ -1,6 +1,7 @@
 //! The engine from image to container, through brigd, the shim and the runtime, driven by the real docker command line
 //! and by `brig`.
 
+mod check;
 mod crash;
 mod deaths;
 mod docker_cli;

@@ -379,6 +379,12 @@ queries! {
         types: Vec<String> = "type",
     }
 
+    /// `GET /system/check` and `POST /system/check`, which only Brig has.
+    SystemCheck {
+        /// Hash the content of images, too.
+        content: bool = "content",
+    }
+
     /// `GET /networks`.
     ListNetworks {
         /// Which networks.

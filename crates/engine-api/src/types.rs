@@ -129,6 +129,23 @@ pub struct DeathPhase {
     pub seconds: f64,
 }
 
+/// One object of the answer to `GET /system/df/explain`, which Docker does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsageEntry {
+    /// `blob`, `layer`, `container`, `log`, `files`, `volume`, `transfer`, `removed` or `records`.
+    #[serde(rename = "Kind", default)]
+    pub kind: String,
+    /// Which one.
+    #[serde(rename = "Name", default)]
+    pub name: String,
+    /// Bytes allocated on disk.
+    #[serde(rename = "Bytes", default)]
+    pub bytes: i64,
+    /// What keeps it: names of images, containers and volumes. Empty for what the next removal or prune takes.
+    #[serde(rename = "HeldBy", default)]
+    pub holders: Vec<String>,
+}
+
 /// The answer to `GET /system/check` and `POST /system/check`, which Docker does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemCheck {
@@ -141,6 +158,12 @@ pub struct SystemCheck {
     /// Networks looked at.
     #[serde(rename = "Networks", default)]
     pub networks: i64,
+    /// Blobs of images whose bytes were hashed again; none where only records were compared.
+    #[serde(rename = "Blobs", default)]
+    pub blobs: i64,
+    /// Bytes hashed.
+    #[serde(rename = "Bytes", default)]
+    pub bytes: i64,
     /// What does not fit together; empty when all is well.
     #[serde(rename = "Findings", default)]
     pub findings: Vec<CheckFinding>,
@@ -161,6 +184,9 @@ pub struct CheckFinding {
     /// This call put it right.
     #[serde(rename = "Repaired", default)]
     pub repaired: bool,
+    /// Nothing is lost or damaged: it takes space, or is made again when it is needed.
+    #[serde(rename = "Harmless", default)]
+    pub harmless: bool,
 }
 
 /// What `GET /_ping` says in its headers.

@@ -28,6 +28,9 @@ use crate::{Error, ErrorKind, Result};
 use arrival::{Arrivals, Arriving, Growing};
 pub use upload::Upload;
 
+/// How the names of small files begin that are being replaced.
+pub(crate) const LEFTOVER: &str = ".new-";
+
 /// Read access to the blobs of a [`Store`](crate::Store). Writing goes through a [`Lease`](crate::Lease).
 #[derive(Clone, Debug)]
 pub struct Blobs {
@@ -55,6 +58,13 @@ impl Blobs {
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> bool {
         self.size(digest).is_some()
+    }
+
+    /// Whether the blob is there and its bytes are right, all of which are read.
+    fn is_intact(&self, digest: &Digest) -> bool {
+        let Ok(mut file) = File::open(self.path(digest)) else { return false };
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.drain(&mut file).is_ok() && hasher.finish() == *digest
     }
 
     /// The size of the blob in bytes, if it is there.
@@ -160,9 +170,22 @@ impl Blobs {
 
     /// Starts or continues writing a blob, unless someone else is at it.
     pub(crate) fn try_writer(&self, target: &Descriptor) -> Result<Acquired> {
+        self.try_writer_unless(target, |blobs| blobs.size(&target.digest) == Some(target.size))
+    }
+
+    /// The same for a blob whose bytes on disk are known to be damaged: committing replaces it.
+    pub(crate) fn try_replacement(&self, target: &Descriptor) -> Result<Acquired> {
+        self.try_writer_unless(target, |_| false)
+    }
+
+    fn try_writer_unless(
+        &self,
+        target: &Descriptor,
+        exists: impl Fn(&Self) -> bool,
+    ) -> Result<Acquired> {
         let path = self.partial(&target.digest);
         loop {
-            if self.size(&target.digest) == Some(target.size) {
+            if exists(self) {
                 return Ok(Acquired::Exists);
             }
             let file = OpenOptions::new()
@@ -382,10 +405,16 @@ pub(crate) struct Unpublished {
 
 impl Unpublished {
     pub(crate) fn publish(self, digest: &Digest) -> Result<()> {
-        let (file, path) = self.file.into_parts();
-        if self.blobs.contains(digest) {
+        // What is there may have been damaged since; these bytes are known to be right.
+        if self.blobs.is_intact(digest) {
             return Ok(());
         }
+        self.replace(digest)
+    }
+
+    /// Takes the place of a blob that is there already, damaged.
+    pub(crate) fn replace(self, digest: &Digest) -> Result<()> {
+        let (file, path) = self.file.into_parts();
         self.blobs.publish(&file, &path, digest)?;
         // The name is gone by the rename; the guard must not remove a successor of that name.
         path.keep().map_err(|error| Error::io("keep", &self.blobs.ingest(), error.error))?;
@@ -425,7 +454,7 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+        let mut file = tempfile::Builder::new().prefix(LEFTOVER).tempfile_in(directory)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;

@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Read as _;
 use std::time::{Duration, SystemTime};
 
-use crate::content::{is_same_file, try_lock};
+use crate::content::{LEFTOVER, is_same_file, try_lock};
 use crate::digest::Digest;
 use crate::lease;
 use crate::manifest::{MANIFEST_LIMIT, Manifest};
@@ -66,6 +66,7 @@ impl Store {
             }
         }
         collected.bytes += self.remove_partials(partial_age)?;
+        self.remove_leftovers()?;
         Ok(collected)
     }
 
@@ -91,7 +92,7 @@ impl Store {
     }
 
     /// Roots and leases hold bare digests: what is small and starts like JSON is tried.
-    fn may_be_manifest(&self, digest: &Digest) -> bool {
+    pub(crate) fn may_be_manifest(&self, digest: &Digest) -> bool {
         let small = self.blobs().size(digest).is_some_and(|size| size <= MANIFEST_LIMIT as u64);
         let mut first = [0];
         let read = match self.blobs().open(digest) {
@@ -99,6 +100,19 @@ impl Store {
             Err(_) => false,
         };
         small && read && matches!(first, [b'{' | b' ' | b'\t' | b'\r' | b'\n'])
+    }
+
+    /// Small files that a crash left half replaced. They are made under the lock that the caller holds, so they are dead.
+    fn remove_leftovers(&self) -> Result<()> {
+        let root = self.root();
+        let entries = fs::read_dir(root).map_err(|source| Error::io("list", root, source))?;
+        for entry in entries.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(LEFTOVER.as_bytes()) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+            }
+        }
+        Ok(())
     }
 
     fn remove_partials(&self, age: Duration) -> Result<u64> {

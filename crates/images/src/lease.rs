@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use crate::content::{Acquired, AnonymousWriter, is_same_file, try_lock};
+use crate::content::{Acquired, AnonymousWriter, Unpublished, is_same_file, try_lock};
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Descriptor;
 use crate::store::Store;
@@ -64,6 +64,15 @@ impl Lease {
         self.store.blobs().try_writer(target)
     }
 
+    /// Starts or continues writing a blob that takes the place of the one that is there: for one found damaged.
+    ///
+    /// # Errors
+    /// As [`writer`](Self::writer).
+    pub fn replacement(&self, target: &Descriptor) -> Result<Acquired> {
+        self.protect([&target.digest])?;
+        self.store.blobs().try_replacement(target)
+    }
+
     /// Starts writing a blob of unknown digest; finish with [`commit`](Self::commit).
     ///
     /// # Errors
@@ -91,6 +100,18 @@ impl Lease {
     /// [`Integrity`](crate::ErrorKind::Integrity), [`Exhausted`](crate::ErrorKind::Exhausted) or
     /// [`Io`](crate::ErrorKind::Io).
     pub fn put_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        self.checked(digest, bytes)?.publish(digest)
+    }
+
+    /// As [`put_as`](Self::put_as), in place of what is there: for a blob found damaged.
+    ///
+    /// # Errors
+    /// As [`put_as`](Self::put_as).
+    pub fn replace(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        self.checked(digest, bytes)?.replace(digest)
+    }
+
+    fn checked(&self, digest: &Digest, bytes: &[u8]) -> Result<Unpublished> {
         let mut hasher = Hasher::new(digest.algorithm());
         hasher.update(bytes);
         let found = hasher.finish();
@@ -104,7 +125,7 @@ impl Lease {
         let written = writer.write_all(bytes);
         written.map_err(|source| Error::io("write into", &self.store.blobs().ingest(), source))?;
         let (_, _, file) = writer.finish();
-        file.publish(digest)
+        Ok(file)
     }
 
     /// Stores `bytes` whole.

@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod check;
 mod compose;
 pub mod content;
 pub mod digest;
@@ -68,6 +69,7 @@ pub mod store;
 #[cfg(test)]
 mod test_images;
 
+pub use check::{Compared, Fault, Hashed, Root, TRANSFER};
 pub use compose::{NewImage, NewLayer};
 pub use content::{Blobs, Upload};
 pub use digest::Digest;

@@ -9,9 +9,13 @@
 //! ```
 //!
 //! Images are compared by the presence and size of their content; whether the bytes are still right is another, longer
-//! question.
+//! question ([`content`]).
 
+mod content;
 mod existing;
+
+pub use content::CheckNews;
+pub(crate) use content::check_content;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -39,6 +43,10 @@ pub struct CheckReport {
     pub images: usize,
     /// Networks looked at.
     pub networks: usize,
+    /// Blobs whose bytes were hashed again.
+    pub blobs: usize,
+    /// Bytes hashed.
+    pub bytes: u64,
     /// What does not fit together.
     pub findings: Vec<Finding>,
 }
@@ -54,6 +62,8 @@ pub struct Finding {
     pub remedy: String,
     /// It was put right by this call.
     pub repaired: bool,
+    /// Nothing is lost or damaged: it takes space, or is made again when it is needed.
+    pub harmless: bool,
     repair: Repair,
 }
 
@@ -74,6 +84,12 @@ enum Repair {
     Make(PathBuf),
     /// Remove links, make bridges and rules.
     Networks,
+    /// Unpack the missing layers of the image with this manifest.
+    Unpack(String),
+    /// Make this layer again from its content.
+    Layer(String),
+    /// Remove content and layers that nothing needs.
+    Loose,
 }
 
 impl Finding {
@@ -88,8 +104,14 @@ impl Finding {
             problem: problem.into(),
             remedy: remedy.into(),
             repaired: false,
+            harmless: false,
             repair,
         }
+    }
+
+    fn harmless(mut self) -> Self {
+        self.harmless = true;
+        self
     }
 }
 
@@ -98,23 +120,39 @@ const REPAIR: &str = "run `brig system check --repair`";
 
 /// Checks everything; with `repair` puts right what can be put right without losing anything that has an owner.
 pub(crate) async fn check(shared: &Arc<Shared>, repair: bool) -> Result<CheckReport> {
+    let mut report = confirmed(shared).await?;
+    let images = shared.images.check().await?;
+    report.images = images.count;
+    report.findings.extend(images.damaged.into_iter().map(|(image, problem)| {
+        let remedy = "pull or load the image again; its content is fetched anew";
+        Finding::new(format!("image {image}"), problem, remedy, Repair::ByHand)
+    }));
+    if repair {
+        put_all_right(shared, &mut report.findings).await;
+    }
+    Ok(report)
+}
+
+/// Records compared with what exists, twice.
+async fn confirmed(shared: &Arc<Shared>) -> Result<CheckReport> {
     let mut report = look(shared).await?;
     if !report.findings.is_empty() {
         tokio::time::sleep(CONFIRM).await;
         let again = look(shared).await?;
         report.findings.retain(|finding| again.findings.contains(finding));
     }
-    if repair {
-        for finding in &mut report.findings {
-            match put_right(shared, &finding.repair).await {
-                Ok(repaired) => finding.repaired = repaired,
-                Err(error) => {
-                    finding.problem.push_str(&format!("; the repair failed: {}", error.report()));
-                }
+    Ok(report)
+}
+
+async fn put_all_right(shared: &Arc<Shared>, findings: &mut [Finding]) {
+    for finding in findings.iter_mut().filter(|finding| !finding.repaired) {
+        match put_right(shared, &finding.repair).await {
+            Ok(repaired) => finding.repaired = repaired,
+            Err(error) => {
+                finding.problem.push_str(&format!("; the repair failed: {}", error.report()));
             }
         }
     }
-    Ok(report)
 }
 
 async fn look(shared: &Arc<Shared>) -> Result<CheckReport> {
@@ -125,11 +163,6 @@ async fn look(shared: &Arc<Shared>) -> Result<CheckReport> {
         findings.extend(of_container(shared, record, &existing).await?);
     }
     findings.extend(without_record(&records, &existing));
-    let images = shared.images.check().await?;
-    findings.extend(images.damaged.into_iter().map(|(image, problem)| {
-        let remedy = "pull or load the image again; its content is fetched anew";
-        Finding::new(format!("image {image}"), problem, remedy, Repair::ByHand)
-    }));
     let links = shared.networks.compare().await?;
     for link in links.strays {
         let problem = "belongs to no container or network";
@@ -144,7 +177,7 @@ async fn look(shared: &Arc<Shared>) -> Result<CheckReport> {
         ));
     }
     let networks = shared.networks.count();
-    Ok(CheckReport { containers: records.len(), images: images.count, networks, findings })
+    Ok(CheckReport { containers: records.len(), networks, findings, ..CheckReport::default() })
 }
 
 /// What a container must have, and what it must not have any more.
@@ -267,6 +300,9 @@ async fn put_right(shared: &Arc<Shared>, repair: &Repair) -> Result<bool> {
         }
         Repair::Make(directory) => blocking::run(move || make_directory(&directory)).await?,
         Repair::Networks => shared.networks.repair().await?,
+        Repair::Unpack(manifest) => shared.images.unpack_manifest(manifest).await?,
+        Repair::Layer(key) => shared.images.make_layer_again(key).await?,
+        Repair::Loose => shared.images.remove_loose().await?,
     }
     Ok(true)
 }

@@ -19,6 +19,7 @@ mod transfer;
 mod unpack;
 
 pub(crate) use change::apply as apply_changes;
+pub(crate) use check::{Follow, part_of};
 pub(crate) use compose::{Commit, named};
 pub(crate) use describe::image_config;
 

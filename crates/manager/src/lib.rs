@@ -25,6 +25,7 @@ mod check;
 mod config;
 mod container;
 mod daemon;
+mod disk;
 mod engine;
 mod error;
 mod events;
@@ -43,13 +44,14 @@ mod volume;
 
 pub use api::{Listener, serve};
 pub use brig_engine_api::models;
-pub use check::{CheckReport, Finding};
+pub use check::{CheckNews, CheckReport, Finding};
 pub use config::{Config, LogDefaults, RuntimeProgram, Ulimit};
 pub use container::{
     ArchivePut, AttachRequest, CommitRequest, Containers, CreateContainer, ExecStart, ExecStarted,
     ListContainers, LogsRequest, Outcome, PathStat, RemoveOptions, StatsRequest, StopOptions,
     TerminalSize, WaitCondition, WaitFuture,
 };
+pub use disk::DiskEntry;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{EventStream, Events, EventsRequest};
@@ -60,5 +62,5 @@ pub use image::{
 };
 pub use network::Networks;
 pub use stream::{AttachStream, ByteStream, LogStream, Progress, ProgressStream, StatsStream};
-pub use system::{DiskUsage, System};
+pub use system::{CheckStream, DiskUsage, System};
 pub use volume::Volumes;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::blocking;
-use crate::check::{self, CheckReport};
+use crate::check::{self, CheckNews, CheckReport};
 use crate::config::Config;
 use crate::container::{Containers, Phase, Shared, now, runtime};
 use crate::error::Result;
@@ -15,6 +15,13 @@ use crate::models::{
     SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform,
     Volume,
 };
+
+/// News of a check that a listener may be behind.
+const CHECK_NEWS: usize = 64;
+
+/// News of a long check; the report is the last item, or the error that broke it off.
+pub type CheckStream =
+    std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<CheckNews>> + Send>>;
 
 /// Disk use by kind of object.
 #[derive(Debug, Clone, Default)]
@@ -183,6 +190,15 @@ impl System {
         })
     }
 
+    /// Who holds each byte beneath the engine's root.
+    ///
+    /// # Errors
+    ///
+    /// A store cannot be read.
+    pub async fn explain_disk_usage(&self) -> Result<Vec<crate::DiskEntry>> {
+        crate::disk::explain(&self.shared).await
+    }
+
     /// Compares the records with what exists; with `repair` removes what has no owner.
     ///
     /// # Errors
@@ -190,6 +206,20 @@ impl System {
     /// A store cannot be read.
     pub async fn check(&self, repair: bool) -> Result<CheckReport> {
         check::check(&self.shared, repair).await
+    }
+
+    /// As [`System::check`], and hashes all content again; with `repair` fetches again what is damaged or missing. The
+    /// report comes last. With `repair` it runs to its end, whether or not anybody listens.
+    #[must_use]
+    pub fn check_content(&self, repair: bool) -> CheckStream {
+        let (sender, receiver) = tokio::sync::mpsc::channel(CHECK_NEWS);
+        let (shared, news) = (Arc::clone(&self.shared), sender.clone());
+        tokio::spawn(async move {
+            let report = check::check_content(&shared, repair, news).await;
+            // Nobody may be left to hear it.
+            let _ = sender.send(report.map(CheckNews::Report)).await;
+        });
+        Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))
     }
 
     /// Tries a user name and password on a registry.

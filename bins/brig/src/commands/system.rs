@@ -1,5 +1,7 @@
 //! `brig system`.
 
+mod check;
+
 use clap::Subcommand;
 
 use super::prune::{self, confirmed};
@@ -29,42 +31,6 @@ commands! {
     }
 }
 
-mod check {
-    use super::{Context, Outcome};
-    use crate::exit::Exit;
-
-    /// Compare the engine's records with what exists
-    ///
-    /// Containers are compared with their shims, bundles, cgroups, network namespaces, links, snapshots and directories,
-    /// images with their content. The exit code is 1 when something is left that does not fit together.
-    #[derive(Debug, clap::Args)]
-    pub(crate) struct Arguments {
-        /// Remove what belongs to no container, network or image
-        #[arg(long)]
-        repair: bool,
-    }
-
-    pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
-        let report = context.client().await?.system_check(arguments.repair).await?;
-        for finding in &report.findings {
-            let end = if finding.repaired { "repaired" } else { finding.remedy.as_str() };
-            println!("{}: {}; {end}", finding.object, finding.problem);
-        }
-        println!(
-            "Checked {} containers, {} images and {} networks: {}",
-            report.containers,
-            report.images,
-            report.networks,
-            match report.findings.len() {
-                0 => "all is well".to_owned(),
-                count => format!("{count} findings"),
-            }
-        );
-        let left = report.findings.iter().any(|finding| !finding.repaired);
-        Ok(if left { Exit::FAILED } else { Exit::SUCCESS })
-    }
-}
-
 mod df {
     use brig_engine_api::query;
     use brig_engine_api::types::DiskUsage;
@@ -87,9 +53,43 @@ mod df {
     pub(crate) struct Arguments {
         #[command(flatten)]
         list: ListOptions,
+        /// Show every object beneath the engine's root, and which images, containers and transfers hold it
+        #[arg(long)]
+        explain: bool,
+    }
+
+    const EXPLAINED: &[Column] =
+        &[("TYPE", "Type"), ("NAME", "Name"), ("SIZE", "Size"), ("HELD BY", "HeldBy")];
+
+    async fn explain(context: &Context, options: &ListOptions) -> Outcome {
+        let entries = context.client().await?.explain_disk_usage().await?;
+        let total = entries.iter().map(|entry| entry.bytes).sum();
+        let rows = entries.into_iter().map(|entry| {
+            let held_by = entry.holders.join(", ");
+            Row::new()
+                .with("Type", entry.kind)
+                .with("Name", entry.name)
+                .with("Size", human::signed_size(entry.bytes))
+                .with("Bytes", entry.bytes.to_string())
+                .with("HeldBy", held_by)
+        });
+        List {
+            columns: EXPLAINED,
+            key: "Name",
+            headers: &[("BYTES", "Bytes")],
+            rows: rows.collect(),
+        }
+        .print(options)?;
+        if !options.quiet && matches!(options.format.as_deref(), None | Some("table")) {
+            println!("Total: {}", human::signed_size(total));
+        }
+        Ok(Exit::SUCCESS)
     }
 
     pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
+        if arguments.explain {
+            return explain(context, &arguments.list).await;
+        }
         let usage = context.client().await?.disk_usage(&query::SystemDiskUsage::default()).await?;
         List { columns: COLUMNS, key: "Type", headers: &[], rows: rows(&usage) }
             .print(&arguments.list)?;

@@ -5,8 +5,9 @@ use http::Method;
 use super::request::header_text;
 use super::{Client, JsonStream, Result};
 use crate::models::{AuthConfig, AuthResponse, EventMessage, SystemInfo, SystemVersion};
+use crate::progress::ProgressMessage;
 use crate::query;
-use crate::types::{DiskUsage, Ping, SystemCheck};
+use crate::types::{DiskUsage, DiskUsageEntry, Ping, SystemCheck};
 
 impl Client {
     /// Asks whether the daemon is there, and what it speaks.
@@ -47,6 +48,14 @@ impl Client {
         self.get("/system/df").query(query).answer().await
     }
 
+    /// `GET /system/df/explain`: who holds each byte. Only Brig has it.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn explain_disk_usage(&self) -> Result<Vec<DiskUsageEntry>> {
+        self.get("/system/df/explain").answer().await
+    }
+
     /// `GET /system/check`, or `POST` with `repair`: compares the engine's records with what exists. Only Brig has it.
     ///
     /// # Errors
@@ -54,6 +63,16 @@ impl Client {
     pub async fn system_check(&self, repair: bool) -> Result<SystemCheck> {
         let call = if repair { self.post("/system/check") } else { self.get("/system/check") };
         call.answer().await
+    }
+
+    /// The same with `content=1`: also hashes the content of all images again and, with `repair`, fetches from its registry
+    /// what is damaged. Lines of progress; the last one has a [`SystemCheck`] in its `aux`.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn system_check_content(&self, repair: bool) -> Result<JsonStream<ProgressMessage>> {
+        let call = if repair { self.post("/system/check") } else { self.get("/system/check") };
+        call.query(&query::SystemCheck { content: true }).lines().await
     }
 
     /// `GET /events`: until `until`, or for ever.

@@ -36,6 +36,8 @@ pub(super) struct Download<'a> {
     pub(super) repository: &'a str,
     pub(super) scopes: &'a [String],
     pub(super) lease: &'a Arc<Lease>,
+    /// What is there is damaged and to be replaced.
+    pub(super) replaces: bool,
 }
 
 /// How one try ended that did not bring the whole blob.
@@ -94,7 +96,12 @@ impl Download<'_> {
         let mut waiting = false;
         loop {
             let (lease, target) = (Arc::clone(self.lease), target.clone());
-            match blocking(move || lease.writer(&target)).await? {
+            let replaces = self.replaces;
+            let acquired = blocking(move || match replaces {
+                true => lease.replacement(&target),
+                false => lease.writer(&target),
+            });
+            match acquired.await? {
                 Acquired::Exists => return Ok(None),
                 Acquired::Writer(writer) => return Ok(Some(writer)),
                 Acquired::Busy if !waiting => {

@@ -6,9 +6,11 @@ use reqwest::Method;
 use reqwest::header::CONTENT_LENGTH;
 
 use super::blob::Download;
+use super::blocking::blocking;
 use super::client::Client;
+use super::credentials::Credential;
 use super::progress::{BlobKind, BlobReporter, Observer};
-use super::pull::manifest_request;
+use super::pull::{fetch_manifest, manifest_request};
 use super::session::{Session, status_error};
 use crate::digest::Digest;
 use crate::lease::Lease;
@@ -78,6 +80,44 @@ impl Client {
             repository: repository.path(),
             scopes: &scopes(repository),
             lease,
+            replaces: false,
+        };
+        let reporter = BlobReporter { observer, digest: &target.digest, kind: BlobKind::Layer };
+        download.run(target, reporter).await
+    }
+
+    /// Gets a manifest, index or blob of `repository` again, verified, in place of what is there damaged or missing.
+    ///
+    /// # Errors
+    /// As [`pull`](Self::pull). What is there stays until the right bytes are here.
+    pub async fn restore(
+        &self,
+        repository: &Reference,
+        target: &Descriptor,
+        credential: Option<Credential>,
+        lease: &Arc<Lease>,
+        observer: &Observer<'_>,
+    ) -> Result<()> {
+        let given = credential.map(|credential| (repository.domain(), credential));
+        let session = Session::new(&self.transport, given);
+        let (endpoints, scopes) =
+            (self.transport.config.endpoints(repository)?, scopes(repository));
+        if target.is_manifest() || target.is_index() {
+            let version = target.digest.to_string();
+            let expected = Some(target);
+            let remote =
+                fetch_manifest(&session, &endpoints, repository, &version, expected, &scopes);
+            let (lease, bytes) = (Arc::clone(lease), remote.await?.bytes);
+            let digest = target.digest.clone();
+            return blocking(move || lease.replace(&digest, &bytes)).await;
+        }
+        let download = Download {
+            session: &session,
+            endpoints: &endpoints,
+            repository: repository.path(),
+            scopes: &scopes,
+            lease,
+            replaces: true,
         };
         let reporter = BlobReporter { observer, digest: &target.digest, kind: BlobKind::Layer };
         download.run(target, reporter).await

@@ -322,6 +322,7 @@ impl Pull<'_> {
             repository: self.reference.path(),
             scopes: &self.scopes,
             lease: &self.lease,
+            replaces: false,
         };
         download.run(target, self.reporter(&target.digest, kind)).await
     }
@@ -380,7 +381,7 @@ impl Pull<'_> {
 }
 
 /// Gets a manifest from the first endpoint that has it.
-async fn fetch_manifest(
+pub(super) async fn fetch_manifest(
     session: &Session<'_>,
     endpoints: &[Endpoint],
     reference: &Reference,

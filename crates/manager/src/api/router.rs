@@ -29,6 +29,7 @@ fn system_routes() -> Router<App> {
         .route("/info", get(system::info))
         .route("/events", get(system::events))
         .route("/system/df", get(system::disk_usage))
+        .route("/system/df/explain", get(system::explain))
         .route("/system/check", get(system::check).post(system::repair))
         .route("/auth", post(system::auth))
 }

@@ -4,7 +4,7 @@
 //! writes files. They start in the order base first, so one that waits for its parent waits for one that runs. During a
 //! pull this begins with the first bytes of each layer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use brig_images::Image;
@@ -232,7 +232,7 @@ impl Images {
         Kept { images: self.clone(), chain }
     }
 
-    fn arriving(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+    pub(super) fn arriving(&self) -> MutexGuard<'_, HashMap<String, usize>> {
         self.0.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -242,9 +242,9 @@ impl Images {
         self.blocking(Self::sweep_layers).await.map(drop)
     }
 
-    /// Removes snapshots of layers that no image and no container stands on.
-    pub(super) fn sweep_layers(&self) -> Result<Vec<String>> {
-        let mut needed: std::collections::BTreeSet<String> = std::collections::BTreeSet::new();
+    /// The layers of all images, of those that arrive, and the topmost ones of containers.
+    pub(super) fn needed_layers(&self) -> Result<BTreeSet<String>> {
+        let mut needed = BTreeSet::new();
         for named in self.all()? {
             needed.extend(named.image.chain_ids().iter().map(ToString::to_string));
         }
@@ -252,12 +252,18 @@ impl Images {
         needed.extend(
             self.0.table.views().iter().filter_map(|view| view.record.parent_layer.clone()),
         );
+        Ok(needed)
+    }
+
+    /// Removes snapshots of layers that no image and no container stands on.
+    pub(super) fn sweep_layers(&self) -> Result<Vec<String>> {
+        let mut needed = self.needed_layers()?;
         let snapshots = self.0.storage.snapshots();
         let mut removed = Vec::new();
         // Children first: a layer with another on top cannot go.
         loop {
             let list = snapshots.list();
-            let parents: std::collections::BTreeSet<&str> = list
+            let parents: BTreeSet<&str> = list
                 .iter()
                 .filter_map(|info| info.parent.as_ref().map(SnapshotKey::as_str))
                 .collect();
