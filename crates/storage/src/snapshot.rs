@@ -280,12 +280,9 @@ impl Snapshots {
         }
         for name in removed {
             let number = &name[REMOVING.len()..];
-            image::detach(&self.shared.root, &self.shared.path, &name)?;
-            match self.shared.root.remove_all(&*name) {
+            match self.delete(&name) {
                 Ok(()) => drop(number.parse().map(|number| self.index().removing.remove(&number))),
-                Err(error) => failures.extend(
-                    Err::<(), _>(error).attempt(|| format!("delete snapshot {name}")).err(),
-                ),
+                Err(error) => failures.push(error.within(format!("delete snapshot {name}"))),
             }
         }
         let others = failures.len().saturating_sub(1);
@@ -293,6 +290,12 @@ impl Snapshots {
             None => Ok(()),
             Some(first) => Err(first.within(format!("sweep snapshots ({others} more failures)"))),
         }
+    }
+
+    /// Deletes a removed snapshot. Nothing is deleted through an image that is still mounted there.
+    fn delete(&self, name: &str) -> Result<()> {
+        image::detach(&self.shared.root, &self.shared.path, name)?;
+        self.shared.root.remove_all(name).attempt(|| "delete its files".into())
     }
 
     /// What a snapshot takes. Known for layers; a container's files are counted, without holding any lock.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use brig_storage::{ApplyOptions, ChangeKind, Durability, ErrorKind, Storage, Tree};
+use brig_storage::{ApplyOptions, ChangeKind, Durability, ErrorKind, Storage, Tree, Usage};
 
 use crate::layers::{names, storage};
 use crate::support::{Archive, add_layer, describe, key};
@@ -130,6 +130,26 @@ fn parents_cannot_be_removed_before_their_children() {
     assert_eq!(snapshots.remove(&key("a")).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(snapshots.mounts(&key("c")).unwrap_err().kind(), ErrorKind::NotFound);
     snapshots.sweep().unwrap();
+}
+
+#[test]
+fn a_sweep_goes_on_past_what_it_cannot_delete_and_tells_how_much_is_left() {
+    let (directory, storage) = storage();
+    let snapshots = storage.snapshots();
+    for number in 0..8 {
+        let name = number.to_string();
+        add_layer(&storage, &name, None, &base()).unwrap();
+        snapshots.remove(&key(&name)).unwrap();
+    }
+    // Not what a removal leaves: a file has no place where something could be mounted, so looking there fails.
+    let place = directory.path().join("storage/snapshots");
+    for number in 100..108 {
+        fs::write(place.join(format!("removing-{number}")), "").unwrap();
+    }
+    let error = snapshots.sweep().unwrap_err();
+    assert!(error.to_string().contains("7 more failures"), "{error:?}");
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 8);
+    assert_eq!(snapshots.removing(), Usage::default());
 }
 
 #[test]
