@@ -118,7 +118,7 @@ impl Drop for Bundle {
 }
 
 /// Makes a caller of the guest's user, as after a log-in.
-fn user_words() -> [&'static str; 9] {
+pub(crate) fn user_words() -> [&'static str; 9] {
     [
         "setpriv",
         "--reuid",
