@@ -39,6 +39,7 @@ use rustix::fs::OFlags;
 use rustix::process::Pid;
 
 pub use self::freezer::FreezerState;
+pub(crate) use self::freezer::is_frozen;
 pub use self::hierarchy::{Hierarchies, Mode, Placement};
 pub use self::memory::OomWatch;
 pub use self::stats::{
@@ -94,7 +95,7 @@ impl Cgroup {
     pub fn create(placement: &Placement, resources: &LinuxResources) -> Result<Self> {
         let mut made = Vec::new();
         let created = Self::make_directories(placement, &mut made).and_then(|mut cgroup| {
-            cgroup.refuse_occupied()?;
+            cgroup.refuse_occupied(&made)?;
             cgroup.warnings = resources::apply(&cgroup, resources, resources::Occasion::Create)?;
             Ok(cgroup)
         });
@@ -194,6 +195,18 @@ impl Cgroup {
         }
     }
 
+    /// Opens the cgroup only where its processes are listed, killed and frozen; where it is gone from there, wherever it is
+    /// left. Limits and statistics are out of its reach.
+    ///
+    /// # Errors
+    /// As [`Cgroup::open`].
+    pub(crate) fn open_for_processes(placement: &Placement) -> Result<Self> {
+        match Self::open(&placement.of_processes()) {
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Self::open(placement),
+            other => other,
+        }
+    }
+
     /// Where the cgroup lies: keep this to open it again.
     #[must_use]
     pub fn placement(&self) -> &Placement {
@@ -272,8 +285,16 @@ impl Cgroup {
     /// # Errors
     /// Processes still live in it (`Conflict`), or the kernel refuses.
     pub fn remove(&self) -> Result<()> {
-        let places = self.placement.unified.iter();
-        let places = places.chain(self.placement.legacy.iter().map(|legacy| &legacy.place));
+        Self::remove_at(&self.placement)
+    }
+
+    /// As [`Cgroup::remove`], of a cgroup that need not be open.
+    ///
+    /// # Errors
+    /// As [`Cgroup::remove`].
+    pub(crate) fn remove_at(placement: &Placement) -> Result<()> {
+        let places = placement.unified.iter();
+        let places = places.chain(placement.legacy.iter().map(|legacy| &legacy.place));
         let mut first = Ok(());
         for place in places {
             let removed = removal::remove(place);
@@ -334,11 +355,14 @@ impl Cgroup {
         Ok(Self { placement: placement.clone(), legacy, unified, warnings: Vec::new() })
     }
 
-    fn refuse_occupied(&self) -> Result<()> {
-        let directories = self.legacy.iter().map(|legacy| &legacy.directory);
+    /// Looks for processes, but not in what was just made.
+    fn refuse_occupied(&self, made: &[Place]) -> Result<()> {
+        let places = self.placement.legacy.iter().map(|legacy| &legacy.place);
+        let legacy = places.zip(self.legacy.iter().map(|legacy| &legacy.directory));
         let unified = self.unified.iter().map(|unified| &unified.directory);
-        for directory in directories.chain(unified) {
-            if !processes::of(directory)?.is_empty() {
+        let directories = legacy.chain(self.placement.unified.iter().zip(unified));
+        for (place, directory) in directories {
+            if !made.contains(place) && !processes::of(directory)?.is_empty() {
                 return Err(failure::occupied(directory.path()));
             }
         }
@@ -396,7 +420,7 @@ impl JoinFile {
 }
 
 fn open_place(place: &Place) -> Result<Directory> {
-    Directory::open_mount(&place.mount)?.descend(&place.relative)
+    Directory::open_below(&place.mount, &place.relative)
 }
 
 /// Makes every directory of a place, and notes the place in `made` when the last one is new.

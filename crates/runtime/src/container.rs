@@ -16,8 +16,9 @@ pub use options::{
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Mount, Process};
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Mount, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, Hierarchies, Stats};
@@ -41,6 +42,8 @@ pub struct Runtime {
 #[derive(Debug)]
 pub struct Container {
     directory: Directory,
+    /// The configuration, once it was needed; it never changes.
+    spec: OnceLock<Spec>,
 }
 
 /// What [`Runtime::create`] made.
@@ -164,7 +167,7 @@ impl Runtime {
     /// # Errors
     /// `NotFound`.
     pub fn container(&self, id: &ContainerId) -> Result<Container> {
-        Ok(Container { directory: Directory::open(&self.root, id)? })
+        Ok(Container::of(Directory::open(&self.root, id)?))
     }
 
     /// All containers under the root, by id.
@@ -380,7 +383,19 @@ impl Container {
     ///
     /// # Errors
     /// The system's.
-    pub fn spec(&self) -> Result<oci_spec::runtime::Spec> {
-        self.directory.config().map(|config| config.spec)
+    pub fn spec(&self) -> Result<Spec> {
+        self.configured().cloned()
+    }
+
+    fn configured(&self) -> Result<&Spec> {
+        if let Some(spec) = self.spec.get() {
+            return Ok(spec);
+        }
+        let config = self.directory.config()?;
+        Ok(self.spec.get_or_init(|| config.spec))
+    }
+
+    fn of(directory: Directory) -> Self {
+        Self { directory, spec: OnceLock::new() }
     }
 }

@@ -30,6 +30,10 @@ use crate::resctrl;
 const FORMAT: u32 = 1;
 /// The largest `state.json` that is read, in bytes.
 const STATE_MAX: u64 = 4 << 20;
+/// What it mostly fits in, in bytes.
+const STATE_SIZE: usize = 4 << 10;
+/// Room for `/proc/PID/stat`, of which the first 22 fields count, in bytes.
+const STAT_SIZE: usize = 1 << 10;
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,12 +53,20 @@ pub(crate) struct State {
     pub(crate) cgroup: Placement,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
+    /// Whether the configuration has hooks that run after its start or its end, which alone need it then.
+    #[serde(default = "unknown")]
+    pub(crate) later_hooks: bool,
     /// The scope of its cgroup, where systemd made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) scope: Option<Scope>,
     /// Its groups in resctrl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resctrl: Option<resctrl::Groups>,
+}
+
+/// A state that does not tell was written before there was this field: better look.
+fn unknown() -> bool {
+    true
 }
 
 /// The directory of one container.
@@ -187,7 +199,8 @@ impl Directory {
             }
             Err(source) => return Err(Error::system(attempt(), source)),
         };
-        let mut bytes = Vec::new();
+        // Most states fit; room from the start lets the file be read at once.
+        let mut bytes = Vec::with_capacity(STATE_SIZE);
         file.take(STATE_MAX)
             .read_to_end(&mut bytes)
             .map_err(|source| Error::system(attempt(), source))?;
@@ -270,6 +283,10 @@ impl State {
             cgroup,
             no_pivot: false,
             no_new_keyring: false,
+            later_hooks: spec.hooks().as_ref().is_some_and(|hooks| {
+                let some = |hooks: &Option<Vec<_>>| hooks.as_ref().is_some_and(|it| !it.is_empty());
+                some(hooks.poststart()) || some(hooks.poststop())
+            }),
             scope: None,
             resctrl: None,
         }
@@ -310,7 +327,11 @@ pub(crate) struct ProcessFacts {
 
 /// Looks at a process; `None` when there is none.
 pub(crate) fn process_facts(pid: i32) -> Option<ProcessFacts> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()?;
+    let mut text = [0; STAT_SIZE];
+    let length = rustix::io::read(&file, &mut text).ok()?;
+    parse_stat(&String::from_utf8_lossy(&text[..length]))
 }
 
 fn parse_stat(text: &str) -> Option<ProcessFacts> {

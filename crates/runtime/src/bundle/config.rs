@@ -27,7 +27,9 @@ impl Config {
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let attempt = || format!("read {}", path.display());
         let file = std::fs::File::open(path).map_err(|source| Error::system(attempt(), source))?;
-        let mut bytes = Vec::new();
+        let size = file.metadata().map_or(0, |about| about.len());
+        // With room for all of it, it is read at once.
+        let mut bytes = Vec::with_capacity(usize::try_from(size.min(CONFIG_MAX)).unwrap_or(0) + 64);
         file.take(CONFIG_MAX + 1)
             .read_to_end(&mut bytes)
             .map_err(|source| Error::system(attempt(), source))?;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::failure::{self, Result, errno};
@@ -17,6 +17,16 @@ use super::failure::{self, Result, errno};
 const CGROUP_V1_MAGIC: u64 = 0x0027_e0eb;
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const CGROUP_V2_MAGIC: u64 = 0x6367_7270;
+
+/// Whether a cgroup filesystem is at a path.
+pub(super) fn is_hierarchy(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|about| is_cgroup(about.f_type))
+}
+
+/// Whether a filesystem's number in statfs(2) is one of cgroups.
+fn is_cgroup(magic: rustix::fs::FsWord) -> bool {
+    matches!(u64::try_from(magic), Ok(CGROUP_V1_MAGIC | CGROUP_V2_MAGIC))
+}
 
 /// Attribute files are at most a few pages; `memory.numa_stat` and `io.stat` of big machines are the largest.
 const FILE_LIMIT: usize = 1 << 20;
@@ -34,14 +44,29 @@ impl Directory {
     /// # Errors
     /// The path cannot be opened, or something else is mounted over it.
     pub(super) fn open_mount(path: &Path) -> Result<Self> {
-        let directory = Self::open_unverified(path)?;
-        let magic = rustix::fs::fstatfs(&directory.fd)
-            .map_err(|source| failure::file("stat filesystem of", path, source))?
-            .f_type;
-        match u64::try_from(magic) {
-            Ok(CGROUP_V1_MAGIC | CGROUP_V2_MAGIC) => Ok(directory),
-            _ => Err(failure::file("use as cgroup hierarchy", path, Errno::NODEV)),
+        Self::open_unverified(path)?.verified()
+    }
+
+    /// Opens a cgroup some levels below the mount point of a hierarchy, without links on the way, and checks that it is one.
+    pub(super) fn open_below(mount: &Path, relative: &Path) -> Result<Self> {
+        if relative.as_os_str().is_empty() {
+            return Self::open_mount(mount);
         }
+        let path = mount.join(relative);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            .map_err(|source| failure::file("open cgroup", &path, source))?;
+        Self { fd, path }.verified()
+    }
+
+    fn verified(self) -> Result<Self> {
+        let magic = rustix::fs::fstatfs(&self.fd)
+            .map_err(|source| failure::file("stat filesystem of", &self.path, source))?
+            .f_type;
+        if is_cgroup(magic) {
+            return Ok(self);
+        }
+        Err(failure::file("use as cgroup hierarchy", &self.path, Errno::NODEV))
     }
 
     /// Opens any directory: for tests on recorded trees and for [`Directory::open_mount`].
@@ -63,15 +88,6 @@ impl Directory {
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
             .map_err(|source| failure::file("open cgroup", &path, source))?;
         Ok(Self { fd, path })
-    }
-
-    /// Opens a cgroup some levels below.
-    pub(super) fn descend(&self, relative: &Path) -> Result<Self> {
-        let mut names = relative.iter();
-        let Some(first) = names.next() else {
-            return Self::open_unverified(&self.path);
-        };
-        names.try_fold(self.child(first)?, |directory, name| directory.child(name))
     }
 
     /// Makes a child cgroup, or opens the one that is there. The flag tells whether it is new.

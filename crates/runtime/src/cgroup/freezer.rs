@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Cgroup;
 use super::directory::{Directory, keyed_number};
 use super::failure::{self, Result};
 use super::processes::wait_event;
+use super::{Cgroup, Placement, open_place};
 
 /// How long the kernel may take to stop every task. A task in an uninterruptible wait (a stuck NFS server) holds it up.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +26,19 @@ pub enum FreezerState {
     Freezing,
     /// All stand still.
     Frozen,
+}
+
+/// Whether the processes of a cgroup stand still, without opening it in every hierarchy. A cgroup that is gone, or has no
+/// freezer, does not.
+pub(crate) fn is_frozen(placement: &Placement) -> bool {
+    let says = |directory: Result<Directory>, file: &str, frozen: fn(&str) -> bool| {
+        directory.and_then(|directory| directory.read(file)).is_ok_and(|text| frozen(&text))
+    };
+    let event: fn(&str) -> bool = |text| keyed_number(text, "frozen") == Some(1);
+    let state: fn(&str) -> bool = |text| text.trim() == "FROZEN";
+    let legacy = placement.controller("freezer");
+    placement.unified.as_ref().is_some_and(|place| says(open_place(place), "cgroup.events", event))
+        || legacy.is_some_and(|place| says(open_place(place), "freezer.state", state))
 }
 
 impl Cgroup {

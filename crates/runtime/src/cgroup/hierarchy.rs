@@ -1,17 +1,21 @@
 //! Which cgroup hierarchies are mounted, and where a container's cgroup lies in each.
 
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 
-use super::directory::Directory;
+use super::directory::{Directory, is_hierarchy};
 use super::failure::{self, Result};
 
 /// Longest `cgroupsPath` accepted, in bytes: the kernel's PATH_MAX less room for the mount point and file names.
 const PATH_LIMIT: usize = 3072;
+
+/// What a table in `/proc` mostly fits in, in bytes.
+const PROC_FILE_SIZE: usize = 16 << 10;
 
 /// How the host arranges its controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +85,8 @@ impl Hierarchies {
         let membership = read_proc("/proc/thread-self/cgroup")?;
         let mut found = Self::parse(&mountinfo, &membership);
         // A later mount may hide one that mountinfo still lists.
-        found.legacy.retain(|hierarchy| Directory::open_mount(&hierarchy.mount).is_ok());
-        found.unified = found.unified.filter(|place| Directory::open_mount(&place.mount).is_ok());
+        found.legacy.retain(|hierarchy| is_hierarchy(&hierarchy.mount));
+        found.unified = found.unified.filter(|hierarchy| is_hierarchy(&hierarchy.mount));
         if found.legacy.is_empty() && found.unified.is_none() {
             return Err(failure::no_hierarchy());
         }
@@ -289,6 +293,23 @@ impl Placement {
         Ok(below)
     }
 
+    /// The place in the v1 hierarchy that has a controller.
+    pub(super) fn controller(&self, name: &str) -> Option<&Place> {
+        let has = |legacy: &&LegacyPlace| legacy.controllers.iter().any(|it| it == name);
+        self.legacy.iter().find(has).map(|legacy| &legacy.place)
+    }
+
+    /// The hierarchies by which processes are listed, killed and frozen: cgroup2 and v1's freezer. All, where neither is.
+    pub(super) fn of_processes(&self) -> Self {
+        let freezer = |legacy: &&LegacyPlace| legacy.controllers.iter().any(|it| it == "freezer");
+        let found = Self {
+            legacy: self.legacy.iter().filter(freezer).cloned().collect(),
+            unified: self.unified.clone(),
+            unprivileged: self.unprivileged,
+        };
+        if found.legacy.is_empty() && found.unified.is_none() { self.clone() } else { found }
+    }
+
     /// On a host with cgroup2 alone: the place at `path`, a line of `/proc/PID/cgroup`, if it lies below this one.
     pub(super) fn at(&self, path: &Path) -> Option<Self> {
         let unified = self.unified.as_ref().filter(|_| self.legacy.is_empty())?;
@@ -428,7 +449,12 @@ fn is_writable(cgroup: &Path) -> bool {
 }
 
 fn read_proc(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| failure::file("read", Path::new(path), source))
+    // procfs tells no size; without room from the start the text would be read a few bytes at a time.
+    let mut text = String::with_capacity(PROC_FILE_SIZE);
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .map_err(|source| failure::file("read", Path::new(path), source))?;
+    Ok(text)
 }
 
 #[cfg(test)]

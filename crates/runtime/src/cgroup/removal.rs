@@ -20,7 +20,7 @@ pub(super) fn remove(place: &Place) -> Result<()> {
     let (Some(above), Some(name)) = (place.relative.parent(), place.relative.file_name()) else {
         return Ok(());
     };
-    let parent = match Directory::open_mount(&place.mount).and_then(|mount| mount.descend(above)) {
+    let parent = match Directory::open_below(&place.mount, above) {
         Ok(parent) => parent,
         Err(error) if errno(&error) == Some(libc::ENOENT) => return Ok(()),
         Err(error) => return Err(error),

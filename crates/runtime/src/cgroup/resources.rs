@@ -76,9 +76,10 @@ pub(super) fn apply(
 /// A controller that a level cannot pass on (processes live there, or a v1 hierarchy owns it) is skipped: it fails with
 /// its name when a limit asks for it.
 pub(super) fn delegate(mount: &Directory, relative: &Path) -> Result<()> {
-    let mut directory = Directory::open_unverified(mount.path())?;
+    let mut below = None;
     let mut names = relative.iter().peekable();
     while let Some(name) = names.next() {
+        let directory = below.as_ref().unwrap_or(mount);
         let available = directory.read("cgroup.controllers")?;
         let enabled = directory.read("cgroup.subtree_control")?;
         let missing: Vec<&str> = available
@@ -94,7 +95,7 @@ pub(super) fn delegate(mount: &Directory, relative: &Path) -> Result<()> {
             }
         }
         if names.peek().is_some() {
-            directory = directory.make_child(name)?.0;
+            below = Some(directory.make_child(name)?.0);
         }
     }
     Ok(())

@@ -48,7 +48,7 @@ impl Runtime {
         drop(making);
         drop(lock);
         let (pid, pidfd, console) = created?;
-        Ok(Created { container: Container { directory }, pid, pidfd, console })
+        Ok(Created { container: Container::of(directory), pid, pidfd, console })
     }
 }
 

@@ -23,10 +23,10 @@ impl Container {
     pub(super) fn exec_process(&self, process: &Process, options: ExecOptions) -> Result<Exec> {
         terminal::check_pair(process.terminal().unwrap_or(false), &options.console)?;
         let state = self.existing()?;
-        match self.status_of(&state)? {
-            Status::Running | Status::Created => {}
-            Status::Paused if options.ignore_paused => {}
-            status => return Err(self.conflict("exec in", status)),
+        match self.status_without_start(&state) {
+            None => {}
+            Some(Status::Paused) if options.ignore_paused => {}
+            Some(status) => return Err(self.conflict("exec in", status)),
         }
         let limits = rlimits::parse(process.rlimits().as_deref().unwrap_or_default())?;
         let cgroup = exec_cgroup(&state, &options)?;
@@ -79,8 +79,8 @@ impl Container {
         stdio: super::Stdio,
         preserve_fds: u32,
     ) -> Result<ExecPlan> {
-        let config = self.directory.config()?;
-        let linux = linux(&config.spec)?;
+        let spec = self.configured()?;
+        let linux = linux(spec)?;
         let init = self.init(state).ok_or_else(|| super::gone(&state.id))?;
         let mut namespaces = ThreadNameSpaceType::empty();
         for namespace in linux.namespaces().iter().flatten() {
@@ -120,7 +120,7 @@ impl Container {
                 .transpose()?,
         };
         // Of this process, or else of the container's, for all of whose further processes it is meant.
-        let configured = config.spec.process().as_ref();
+        let configured = spec.process().as_ref();
         let affinity = process
             .exec_cpu_affinity()
             .as_ref()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::create::{oci_state, process_of};
 use super::{Container, ContainerState, KillScope, Status};
-use crate::cgroup::{Cgroup, FreezerState};
+use crate::cgroup::{Cgroup, is_frozen};
 use crate::error::{Error, ErrorKind, Result, failpoint};
 use crate::hooks;
 use crate::process::message::{MESSAGE_MAX, Message, Step};
@@ -20,14 +20,19 @@ impl Container {
     pub(super) fn start_container(&self) -> Result<()> {
         let _lock = self.directory.lock()?;
         let state = self.existing()?;
-        match self.status_of(&state)? {
-            Status::Created => {}
-            status => return Err(self.conflict("start", status)),
+        if let Some(status) = self.status_without_start(&state) {
+            return Err(self.conflict("start", status));
         }
-        let config = self.directory.config()?;
         let socket = self.directory.start_socket();
-        let mut stream = brig_linux::fd::connect_unix(&socket)
-            .map_err(|error| Error::from(error).context(format!("start {}", state.id)))?;
+        let mut stream = match brig_linux::fd::connect_unix(&socket) {
+            Ok(stream) => stream,
+            Err(error) => match self.status_of(&state)? {
+                Status::Created => {
+                    return Err(Error::from(error).context(format!("start {}", state.id)));
+                }
+                status => return Err(self.conflict("start", status)),
+            },
+        };
         failpoint("start-connected")?;
         let failed = |source| Error::system(format!("start {}", state.id), source);
         // Closed by the exec: an end of file is success. So is a connection that the exec closed before it was
@@ -48,12 +53,14 @@ impl Container {
         let _ = std::fs::remove_file(&socket);
         match Message::decode(&answer) {
             Some(Message::Failed(failure)) => {
+                let config = self.directory.config()?;
                 return Err(explain(&failure, &StartNames(&config.spec)));
             }
             // It ran and its parent has reaped it already, or something killed it: its end says which.
-            _ if process_facts(state.pid).is_none() => return Ok(()),
+            _ if !state.later_hooks || process_facts(state.pid).is_none() => return Ok(()),
             _ => {}
         }
+        let config = self.directory.config()?;
         let poststart = config.spec.hooks().as_ref().and_then(|hooks| hooks.poststart().clone());
         hooks::run(&poststart.unwrap_or_default(), "poststart", &oci_state(&state, "running"))
     }
@@ -85,24 +92,26 @@ impl Container {
     }
 
     pub(super) fn status_of(&self, state: &State) -> Result<Status> {
-        if state.pid == 0 {
-            let making = self.directory.is_locked();
-            return Ok(if making { Status::Creating } else { Status::Stopped });
-        }
-        if self.init(state).is_none() {
-            return Ok(Status::Stopped);
-        }
-        // First of all: one that was paused before its start must be found paused, or nothing would thaw it.
-        let frozen = Cgroup::open(&state.cgroup)
-            .and_then(|cgroup| cgroup.freezer_state())
-            .is_ok_and(|freezer| freezer == FreezerState::Frozen);
-        if frozen {
-            return Ok(Status::Paused);
+        if let Some(status) = self.status_without_start(state) {
+            return Ok(status);
         }
         // The name alone says nothing: a start that was killed leaves it behind.
         let socket = self.directory.start_socket();
         let waits = socket.exists() && brig_linux::fd::is_listening(&socket)?;
         Ok(if waits { Status::Created } else { Status::Running })
+    }
+
+    /// The status as far as it does not depend on the start: `None` of a container that is created or running.
+    pub(super) fn status_without_start(&self, state: &State) -> Option<Status> {
+        if state.pid == 0 {
+            let making = self.directory.is_locked();
+            return Some(if making { Status::Creating } else { Status::Stopped });
+        }
+        if self.init(state).is_none() {
+            return Some(Status::Stopped);
+        }
+        // Before the start: one that was paused before its start must be found paused, or nothing would thaw it.
+        is_frozen(&state.cgroup).then_some(Status::Paused)
     }
 
     pub(super) fn state_of(&self, state: &State) -> Result<ContainerState> {
@@ -137,11 +146,8 @@ impl Container {
             }
         }
         // A frozen process acts on a fatal signal only once it is thawed (cgroup v1).
-        if signal == libc::SIGKILL
-            && let Ok(cgroup) = Cgroup::open(&state.cgroup)
-            && cgroup.freezer_state().is_ok_and(|freezer| freezer == FreezerState::Frozen)
-        {
-            cgroup.thaw()?;
+        if signal == libc::SIGKILL && is_frozen(&state.cgroup) {
+            Cgroup::open_for_processes(&state.cgroup)?.thaw()?;
         }
         Ok(())
     }
@@ -151,7 +157,7 @@ impl Container {
             signal_each(self.pids()?, signal);
             return Ok(());
         }
-        let cgroup = match Cgroup::open(&state.cgroup) {
+        let cgroup = match Cgroup::open_for_processes(&state.cgroup) {
             Ok(cgroup) => cgroup,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
@@ -181,12 +187,12 @@ impl Container {
         // What only the state leads to: as long as something of it is left, the state stays, for another attempt.
         let mut left = Vec::new();
         let mut errors = Vec::new();
-        match Cgroup::open(&state.cgroup) {
+        match Cgroup::open_for_processes(&state.cgroup) {
             Ok(cgroup) => {
                 errors.extend(cgroup.kill_all().err());
                 wait_for(init.as_ref(), &mut errors);
                 errors.extend(failpoint("delete-killed").err());
-                left.extend(cgroup.remove().err());
+                left.extend(Cgroup::remove_at(&state.cgroup).err());
                 errors.extend(failpoint("cgroup-removed").err());
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -196,7 +202,9 @@ impl Container {
         }
         left.extend(state.scope.as_ref().and_then(|scope| scope.stop().err()));
         left.extend(state.resctrl.as_ref().and_then(|groups| groups.remove().err()));
-        if let Ok(config) = self.directory.config() {
+        if state.later_hooks
+            && let Ok(config) = self.directory.config()
+        {
             let poststop = config.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().clone());
             let text = oci_state(&State { pid: 0, ..state.clone() }, "stopped");
             for hook in poststop.unwrap_or_default() {
