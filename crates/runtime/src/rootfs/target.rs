@@ -60,11 +60,33 @@ pub(crate) fn find_or_make(
 ) -> rustix::io::Result<OwnedFd> {
     match find(root, path) {
         Err(Errno::NOENT) => {
+            if missing == Missing::Directory
+                && let Some(made) = make_last(root, path)?
+            {
+                return Ok(made);
+            }
             let resolved = walk(root, path, missing)?;
             open(root, resolved.as_c_str()?, OFlags::PATH, ResolveFlags::NO_SYMLINKS)
         }
         other => other,
     }
+}
+
+/// Makes the directory where only its last name is missing, which is most often so; `None` where more is.
+fn make_last(root: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
+    let bytes = path.to_bytes();
+    let start = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    let (mut directory, mut name) = (Text::new(), Text::new());
+    directory.push(&bytes[..start])?;
+    name.push(&bytes[start..])?;
+    let Ok(parent) = find(root, directory.as_c_str()?) else { return Ok(None) };
+    let name = name.as_c_str()?;
+    if rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)).is_err() {
+        return Ok(None);
+    }
+    // Refused if it is a link by now.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(&parent, name, flags, Mode::empty()).ok())
 }
 
 /// As [`find_or_make`], except that a link in the last place is the target itself.
