@@ -52,6 +52,17 @@ pub(crate) struct RootfsStep {
     pub(crate) label: String,
 }
 
+impl RootfsStep {
+    /// Whether the step needs the container's cgroup: it shows it, or fills memory that is to count as the container's.
+    pub(crate) fn in_cgroup(&self) -> bool {
+        match &self.action {
+            Action::Filesystem(plan) => plan.copy_up || plan.kind.to_bytes().starts_with(b"cgroup"),
+            Action::Attach { tree, .. } => tree.is_late(),
+            Action::Reconfigure { .. } | Action::Change { .. } | Action::Link { .. } => false,
+        }
+    }
+}
+
 /// What a step does at its target.
 #[derive(Debug)]
 pub(crate) enum Action {

@@ -16,6 +16,7 @@ use crate::cgroup::systemd::Scope;
 use crate::cgroup::{Cgroup, Hierarchies, Mode};
 use crate::error::{Error, ErrorKind, Result, failpoint};
 use crate::process::id_maps::IdMaps;
+use crate::process::message::Message;
 use crate::process::parent::{self, SpawnError, Spawned};
 use crate::process::plan::InitPlan;
 use crate::security::rlimits;
@@ -161,8 +162,10 @@ impl Making<'_> {
         self.process = Some(spawned);
         failpoint("cloned")?;
         let number = Pid::from_raw(pid).ok_or_else(parent::silent)?;
-        self.place(&state, number, hierarchies.mode(), &resources)?;
-        self.equip(&plan, spec, number, &limits)?;
+        self.place(&state, number, hierarchies.mode(), &resources)
+            .and_then(|()| self.equip(&plan, spec, number, &limits))
+            // Init works meanwhile, and what is wrong with it then is that it has failed.
+            .map_err(|error| self.reported(&plan).unwrap_or(error))?;
         if let Some(classes) = &classes {
             self.classes = Some(classes.groups.clone());
             classes.apply(pid)?;
@@ -192,6 +195,14 @@ impl Making<'_> {
         let pidfd = spawned.pidfd.try_clone();
         let pidfd = pidfd.map_err(|source| Error::system("duplicate init's descriptor", source))?;
         Ok((pid, pidfd, master))
+    }
+
+    /// What init has said, if it said that it failed.
+    fn reported(&self, plan: &InitPlan) -> Option<Error> {
+        match self.process.as_ref()?.channel.receive_sent() {
+            Ok(Some((Message::Failed(failure), _))) => Some(parent::explain(&failure, plan)),
+            _ => None,
+        }
     }
 
     /// Decides where everything of the container will be, and writes it down before anything exists, so that whatever a

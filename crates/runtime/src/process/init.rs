@@ -44,9 +44,12 @@ fn set_up(plan: &InitPlan, channel: &ChildSide) -> Done<usize> {
             .at(Step::TimeOffsets)?,
         ),
     };
-    // Until it has its id maps and more from the caller, whose user needs the right to its files in /proc for that, this
-    // process has joined nothing that it must be protected from.
-    channel.wait()?;
+    let mut release = Release { channel, waits: true, new_cgroup: plan.new_cgroup };
+    if plan.become_root {
+        // Until it has its id maps and more from the caller, whose user needs the right to its files in /proc for that,
+        // this process has joined nothing that it must be protected from.
+        release.hear()?;
+    }
     setup::protect()?;
     if !plan.intermediate {
         enter_all(&plan.joins)?;
@@ -57,15 +60,12 @@ fn set_up(plan: &InitPlan, channel: &ChildSide) -> Done<usize> {
     if plan.become_root {
         become_root().at(Step::MapRoot)?;
     }
-    if plan.new_cgroup {
-        unshare(UnshareFlags::NEWCGROUP).at(Step::NewNamespace)?;
-    }
     if let (Some(text), Some(file)) = (&plan.new_time, offsets) {
         enter_time(text, &file)?;
     }
     setup::stdio(&plan.process)?;
     name_and_network(plan)?;
-    let (console, proc) = root_filesystem(plan, channel)?;
+    let (console, proc) = root_filesystem(plan, &mut release)?;
     let program = setup::become_user(&plan.process, proc.as_ref().map(AsFd::as_fd))?;
     drop(proc);
     match &console {
@@ -73,6 +73,33 @@ fn set_up(plan: &InitPlan, channel: &ChildSide) -> Done<usize> {
         None => channel.send(&Message::Ready, &[]),
     }
     Ok(program)
+}
+
+/// The caller's word that this process is in its cgroups and has all that only the caller could give it.
+///
+/// Entering v1 cgroups takes the kernel milliseconds, so init meanwhile does what does not depend on them: it waits only
+/// before the first step that does, and at the latest when all is mounted. Nothing of the image runs before, and nothing
+/// of it is read into memory, which would count as the caller's.
+struct Release<'a> {
+    channel: &'a ChildSide,
+    waits: bool,
+    new_cgroup: bool,
+}
+
+impl Release<'_> {
+    /// Waits for it, once.
+    fn hear(&mut self) -> Done {
+        if std::mem::take(&mut self.waits) { self.channel.wait() } else { Ok(()) }
+    }
+
+    /// Waits for it, then makes the cgroup namespace, whose root is where this process is.
+    fn wait(&mut self) -> Done {
+        self.hear()?;
+        if std::mem::take(&mut self.new_cgroup) {
+            unshare(UnshareFlags::NEWCGROUP).at(Step::NewNamespace)?;
+        }
+        Ok(())
+    }
 }
 
 /// Becomes the root of a user namespace that this process was born in or has entered.
@@ -160,12 +187,15 @@ fn loopback_up() -> rustix::io::Result<()> {
 type Opened = (Option<OwnedFd>, Option<OwnedFd>);
 
 /// Mounts, hooks, terminal, masks, pivot. Answers the terminal's master and the container's procfs.
-fn root_filesystem(plan: &InitPlan, channel: &ChildSide) -> Done<Opened> {
+fn root_filesystem(plan: &InitPlan, release: &mut Release<'_>) -> Done<Opened> {
+    let channel = release.channel;
     let Some(rootfs) = &plan.rootfs else {
+        release.wait()?;
         return Ok((None, None));
     };
     let root = rootfs.tree.get().at(Step::AttachRoot)?;
-    let mut proc = apply::mount(rootfs, plan.become_root)?;
+    let mut proc = apply::mount(rootfs, || release.wait())?;
+    apply::devices(rootfs, plan.become_root)?;
     if !on(Protection::ProcDescriptor) {
         proc = Some(target::find(root, c"proc").at(Step::PrivateProc)?);
     }

@@ -36,17 +36,31 @@ pub(crate) fn attach_root(plan: &RootfsPlan) -> Done {
     attach(tree, &path).at(Step::AttachRoot)
 }
 
-/// Mounts everything and makes the devices. Answers the procfs that is the container's `/proc`.
-pub(crate) fn mount(plan: &RootfsPlan, user_namespace: bool) -> Done<Option<OwnedFd>> {
+/// Mounts everything. Answers the procfs that is the container's `/proc`. `released` is called before each step that needs
+/// this process to be in its cgroups, and at the end.
+pub(crate) fn mount(
+    plan: &RootfsPlan,
+    mut released: impl FnMut() -> Done,
+) -> Done<Option<OwnedFd>> {
     let root = plan.tree.get().at(Step::AttachRoot)?;
     let mut proc = None;
     for (index, step) in plan.steps.iter().enumerate() {
+        if step.in_cgroup() {
+            released()?;
+        }
         let mounted = mount_step(root, index, step)?;
         // What is mounted over it later, as a bind of the host's, takes its place.
         if step.target.as_c_str() == c"proc" && !matches!(step.action, Action::Change { .. }) {
             proc = mounted;
         }
     }
+    released()?;
+    Ok(proc)
+}
+
+/// Makes the devices and the links beside them.
+pub(crate) fn devices(plan: &RootfsPlan, user_namespace: bool) -> Done {
+    let root = plan.tree.get().at(Step::AttachRoot)?;
     if !plan.devices.is_empty() || !plan.links.is_empty() {
         refuse_link(root, c"dev").at(Step::DeviceLink)?;
     }
@@ -56,7 +70,7 @@ pub(crate) fn mount(plan: &RootfsPlan, user_namespace: bool) -> Done<Option<Owne
     if !plan.links.is_empty() {
         make_links(root, plan)?;
     }
-    Ok(proc)
+    Ok(())
 }
 
 /// Does one step; answers the procfs that it made.

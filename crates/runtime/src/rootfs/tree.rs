@@ -57,6 +57,11 @@ impl Tree {
         Self { opened: OnceCell::from(tree), ..Self::new(source, false) }
     }
 
+    /// Whether it does not exist before init is in its cgroups.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late
+    }
+
     /// A source that is a link is meant itself.
     pub(crate) fn nofollow(self, nofollow: bool) -> Self {
         Self { nofollow, ..self }
