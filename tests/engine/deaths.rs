@@ -115,6 +115,8 @@ fn who_sent_the_signal_is_told() {
         engine.docker(&["logs", "obedient"]).stdout.contains("ready").then_some(())
     });
     let _ = engine.docker(&["kill", "killed"]).success();
+    // Answered when its end is written down, so that nothing that follows meets a container that runs.
+    assert_eq!(engine.inspect("killed", "{{.State.Status}}"), "exited");
     let _ = engine.docker(&["stop", "-t", "0", "stubborn"]).success();
     let _ = engine.brig(&["stop", "obedient"]).success();
     let pid = engine.inspect("outside", "{{.State.Pid}}");

@@ -147,3 +147,21 @@ fn health_is_told_as_it_changes() {
     run(&engine, "none", &["--no-healthcheck"], "sleep 1000");
     assert_eq!(engine.inspect("none", "{{.State.Health}}"), "<nil>");
 }
+
+#[test]
+fn a_check_that_hangs_leaves_no_process_behind() {
+    let Some(engine) = Engine::start("health-hangs") else { return };
+    engine.load_busybox();
+    // In the background, in a pipe, in a shell of its own, and in a session of its own.
+    let check = "sleep 777 & sleep 777 | sleep 777 & (sleep 777) & setsid sleep 777 & wait";
+    let flags =
+        ["--health-interval", "100ms", "--health-timeout", "300ms", "--health-retries", "1"];
+    run(&engine, "hung", &[&flags[..], &["--health-cmd", check]].concat(), "sleep 1000");
+    becomes(&engine, "hung", "unhealthy");
+    let looks = "{{len .State.Health.Log}}";
+    eventually("several checks", || (number(&engine, "hung", looks) >= 4).then_some(()));
+    // At most one check is under way at a time: its shell and five sleeps.
+    let top = engine.docker(&["exec", "hung", "ps"]).success();
+    let left = top.lines().filter(|line| line.contains("sleep 777")).count();
+    assert!(left <= 12, "{left} processes of checks are left:\n{top}");
+}

@@ -12,6 +12,7 @@ mod boot;
 mod commit;
 mod create;
 mod death;
+mod descendants;
 mod driver;
 mod exec;
 mod files;

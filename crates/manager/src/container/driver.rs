@@ -35,7 +35,7 @@ use crate::failpoint;
 use crate::metadata::{ContainerRecord, HealthRecord, Write};
 use crate::models::{ContainerUpdateBody, EndpointSettings};
 use crate::shim_client::Exit;
-use stop::Stopping;
+use stop::{Killing, Stopping};
 
 /// Requests that may wait for one container.
 const REQUESTS_MAX: usize = 64;
@@ -115,6 +115,7 @@ pub(crate) struct Driver {
     exit: Option<oneshot::Receiver<Exit>>,
     probe: Option<Probe>,
     stopping: Option<Stopping>,
+    killing: Option<Killing>,
     removing: Option<(RemoveOptions, Reply<()>)>,
     back_off: BackOff,
     restart_at: Option<Instant>,
@@ -143,6 +144,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, record: ContainerRecord, live: Option<
         exit: None,
         probe: None,
         stopping: None,
+        killing: None,
         removing: None,
         back_off: BackOff::default(),
         restart_at: None,
@@ -167,11 +169,13 @@ impl Driver {
         let closing = self.shared.closing.clone();
         while !self.removed {
             let deadline = self.stopping.as_ref().and_then(|stopping| stopping.deadline);
+            let patience = self.killing.as_ref().map(|killing| killing.deadline);
             tokio::select! {
                 biased;
                 () = closing.cancelled() => break,
                 exit = ended(&mut self.exit) => self.on_exit(exit).await,
                 () = until(deadline) => self.escalate().await,
+                () = until(patience) => self.give_up_on_kill(),
                 () = until(self.restart_at) => self.start_by_policy().await,
                 request = self.requests.recv() => match request {
                     Some(request) => self.handle(request).await,
@@ -189,7 +193,7 @@ impl Driver {
             }
             Request::Stop { options, reply } => self.stop(&options, reply, false).await,
             Request::Restart { options, reply } => self.stop(&options, reply, true).await,
-            Request::Kill { signal, reply } => answer(reply, self.kill(signal.as_deref()).await),
+            Request::Kill { signal, reply } => self.kill(signal.as_deref(), reply).await,
             Request::Pause { reply } => answer(reply, self.pause().await),
             Request::Unpause { reply } => answer(reply, self.unpause().await),
             Request::Rename { name, reply } => answer(reply, self.rename(name).await),
@@ -353,6 +357,9 @@ impl Driver {
         let step = if restarts { Step::ExitToRestart } else { Step::Exit };
         self.record.state.phase = self.record.state.phase.after(step).unwrap_or(Phase::Exited);
         self.settle_exit(oom_killed, code, ran).await;
+        if let Some(killing) = self.killing.take() {
+            killing.replies.into_iter().for_each(|reply| answer(reply, Ok(())));
+        }
         if let Some(stopping) = stopping {
             self.finish_stop(stopping).await;
         }

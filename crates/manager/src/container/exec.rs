@@ -11,6 +11,7 @@ use std::time::Duration;
 use brig_engine_api::stream::FrameDecoder;
 use brig_shim_protocol::attach::AttachRequest;
 use brig_shim_protocol::options::ExecOptions;
+use brig_shim_protocol::types::Status;
 use brig_storage::Tree;
 use bytes::BytesMut;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -20,7 +21,8 @@ use tokio::sync::oneshot;
 use super::requests::{ExecStart, ExecStarted, TerminalSize};
 use super::spec::{self, ExecInput};
 use super::state::Phase;
-use super::{Shared, View, attach, blocking_with, lifecycle, resolve_user_in, signal};
+use super::{Shared, View, attach, blocking_with, descendants, lifecycle, resolve_user_in, signal};
+use crate::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::models::{ExecConfig, ExecInspectResponse, ProcessConfig};
@@ -399,7 +401,7 @@ pub(super) async fn probe(
             ..Default::default()
         };
         let (mut connection, _) = shim.place().attach(&request).await?;
-        shim.start(&id).await.map_err(failed)?;
+        let pid = shim.start(&id).await.map_err(failed)?;
         let mut output = Vec::new();
         let mut buffer = BytesMut::with_capacity(16 << 10);
         let reading = async {
@@ -415,6 +417,18 @@ pub(super) async fn probe(
         match tokio::time::timeout(timeout, both).await {
             Ok(exit) => Ok((exit?.code, String::from_utf8_lossy(&output).into_owned())),
             Err(_) => {
+                // While the shim has not reaped it, its number cannot be another's; then it is not found any more.
+                let alive = shim.state(&id).await.is_ok_and(|state| {
+                    Status::try_from(state.status).is_ok_and(|status| status == Status::Running)
+                });
+                if alive {
+                    blocking::run(move || {
+                        descendants::kill(pid);
+                        Ok(())
+                    })
+                    .await?;
+                }
+                // Where the kernel does not tell children, the check itself ends at least.
                 let _ = shim.kill(&id, signal::KILL, true).await;
                 Ok((-1, format!("Health check exceeded timeout ({}s)", timeout.as_secs_f64())))
             }

@@ -26,6 +26,14 @@ pub(super) struct Stopping {
     pub(super) then_start: bool,
 }
 
+/// SIGKILL was sent, and whoever asked for it waits until the end is written down: what they ask next, such as the
+/// removal, must not meet a container that runs.
+pub(super) struct Killing {
+    /// When those who wait are told that it does not end.
+    pub(super) deadline: Instant,
+    pub(super) replies: Vec<Reply<()>>,
+}
+
 impl Driver {
     pub(super) async fn stop(
         &mut self,
@@ -93,14 +101,8 @@ impl Driver {
     pub(super) async fn escalate(&mut self) {
         let Some(stopping) = &mut self.stopping else { return };
         if stopping.killed {
-            let id = &self.record.id;
-            let error = || {
-                Error::conflict(format!(
-                    "container {id} did not end within {KILL_PATIENCE:?} of SIGKILL"
-                ))
-            };
             for reply in std::mem::take(&mut stopping.replies) {
-                answer(reply, Err(error()));
+                answer(reply, Err(outlives_kill(&self.record.id)));
             }
             stopping.deadline = None;
             return;
@@ -150,7 +152,26 @@ impl Driver {
         sent
     }
 
-    pub(super) async fn kill(&mut self, text: Option<&str>) -> Result<()> {
+    /// Sends a signal that was asked for. SIGKILL is answered when the container has ended, as by dockerd.
+    pub(super) async fn kill(&mut self, text: Option<&str>, reply: Reply<()>) {
+        match self.send_asked(text).await {
+            Ok(signal::KILL) => {
+                let deadline = Instant::now() + KILL_PATIENCE;
+                let killing = self.killing.get_or_insert(Killing { deadline, replies: Vec::new() });
+                killing.replies.push(reply);
+            }
+            sent => answer(reply, sent.map(drop)),
+        }
+    }
+
+    pub(super) fn give_up_on_kill(&mut self) {
+        let killing = self.killing.take();
+        for reply in killing.into_iter().flat_map(|killing| killing.replies) {
+            answer(reply, Err(outlives_kill(&self.record.id)));
+        }
+    }
+
+    async fn send_asked(&mut self, text: Option<&str>) -> Result<u32> {
         let number = signal::parse(text.filter(|text| !text.is_empty()).unwrap_or("KILL"))?;
         if !self.record.state.phase.is_alive() {
             return Err(Error::conflict(format!(
@@ -170,6 +191,10 @@ impl Driver {
         }
         self.send_signal(number, SignalSender::Kill).await?;
         self.save_status().await;
-        Ok(())
+        Ok(number)
     }
+}
+
+fn outlives_kill(id: &str) -> Error {
+    Error::conflict(format!("container {id} did not end within {KILL_PATIENCE:?} of SIGKILL"))
 }
