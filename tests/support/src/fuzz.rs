@@ -11,6 +11,11 @@ pub const TARGETS: &[Target] = &[
     ("api_lines", brig_engine_api::fuzzing::lines),
     ("api_queries", brig_engine_api::fuzzing::queries),
     ("api_registry_auth", brig_engine_api::fuzzing::registry_auth),
+    ("image_archive", load_archive),
+    ("image_challenge", brig_images::fuzzing::challenge),
+    ("image_config", brig_images::fuzzing::config),
+    ("image_manifest", brig_images::fuzzing::manifest),
+    ("image_reference", brig_images::fuzzing::reference),
     ("image_user", brig_manager::fuzzing::user),
     ("layer_archive", brig_storage::fuzzing::read_archive),
     ("layer_extract", extract_layer),
@@ -43,6 +48,13 @@ pub fn run(name: &str, data: &[u8]) {
 fn extract_layer(data: &[u8]) {
     let Ok(directory) = tempfile::tempdir() else { return };
     brig_storage::fuzzing::extract_layer(data, directory.path());
+}
+
+/// Loads an archive into a store of its own.
+fn load_archive(data: &[u8]) {
+    let Ok(directory) = tempfile::tempdir() else { return };
+    let Ok(store) = brig_images::Store::open(directory.path()) else { return };
+    brig_images::fuzzing::archive(&store, data);
 }
 
 fn network_texts(data: &[u8]) {
