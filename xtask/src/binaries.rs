@@ -2,16 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::install::put_file;
 use crate::packages;
-use crate::process::{cargo, command, run, step, target_directory};
+use crate::process::{cargo, command, output, run, step, target_directory};
 
 /// The programs that are static: each is executed once per container start, where relocation and dynamic linking count.
 const STATIC: &[(&str, &str)] =
     &[("containerd-shim-brig-v1", "containerd-shim-brig-v1"), ("brig-runtime-cli", "brig-runtime")];
+
+/// Static, at a fixed address, and small: panics abort, so nothing reads unwind tables; and what is the same twice is kept
+/// once, where rustc's own linker, which can do that, is the default.
+const STATIC_FLAGS: &[&str] = &[
+    "-Ctarget-feature=+crt-static",
+    "-Crelocation-model=static",
+    "-Cforce-unwind-tables=no",
+    #[cfg(target_arch = "x86_64")]
+    "-Clink-arg=-Wl,--icf=all",
+];
 
 /// The programs that stay dynamic: they resolve names through the system's libraries.
 const DYNAMIC: &[&str] = &["brig", "brigd"];
@@ -49,8 +59,9 @@ pub(crate) fn build(directory: &Path, profile: Profile) -> Result<Vec<PathBuf>> 
     let built: Vec<PathBuf> = match profile {
         Profile::Release => {
             build_release()?;
+            let place = static_directory()?;
             let dynamic = DYNAMIC.iter().map(|name| target.join("release").join(name));
-            dynamic.chain(statics.map(|name| target.join("static").join(name))).collect()
+            dynamic.chain(statics.map(|name| place.join(name))).collect()
         }
         Profile::Dev => {
             step("Building the four programs");
@@ -73,21 +84,33 @@ pub(crate) fn build(directory: &Path, profile: Profile) -> Result<Vec<PathBuf>> 
     Ok(copies)
 }
 
+/// Where cargo leaves the static programs.
+fn static_directory() -> Result<PathBuf> {
+    Ok(target_directory().join(host()?).join("static"))
+}
+
+/// The name of this machine's target.
+fn host() -> Result<String> {
+    let version = output(command("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("find the host in what `rustc -vV` says")
+}
+
 fn build_release() -> Result<()> {
     step("Building brig and brigd (release)");
     let names = DYNAMIC.iter().flat_map(|name| ["-p", name]);
     run(cargo().args(["build", "--locked", "--release"]).args(names))?;
+    let target = host()?;
     for (package, program) in STATIC {
         step(&format!("Building {program} (static)"));
-        // Through `cargo rustc`, since RUSTFLAGS without --target would also reach procedural macros, which cannot be static.
-        // Without the caller's own flags: some linkers that they choose (mold 1.10) make static programs that crash.
+        // For a named target, so that the flags do not reach procedural macros, which cannot be static. Not with the
+        // caller's own flags: some linkers that they choose (mold 1.10) make static programs that crash.
         run(cargo()
-            .args(["rustc", "--locked", "--profile", "static", "-p", package])
-            .args(["--bin", program, "--"])
-            .args(["-C", "target-feature=+crt-static", "-C", "relocation-model=static"])
-            .env("CARGO_ENCODED_RUSTFLAGS", ""))?;
+            .args(["build", "--locked", "--profile", "static", "--target", &target])
+            .args(["-p", package, "--bin", program])
+            .env("CARGO_ENCODED_RUSTFLAGS", STATIC_FLAGS.join("\u{1f}")))?;
         step(&format!("Starting {program} once"));
-        run(command(target_directory().join("static").join(program)).arg("-v"))?;
+        run(command(static_directory()?.join(program)).arg("-v"))?;
     }
     Ok(())
 }
