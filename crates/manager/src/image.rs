@@ -8,6 +8,7 @@
 //! A name is given only when all content of the image is there. Layers are unpacked after that, each becoming visible at
 //! once or not at all; one that is missing (a crash, a failed unpack) is made again when a container needs it.
 
+mod arrival;
 mod change;
 mod check;
 mod compose;

@@ -95,6 +95,12 @@ impl Progress {
 pub(crate) struct ProgressSender(mpsc::Sender<Result<Progress>>);
 
 impl ProgressSender {
+    #[cfg(test)]
+    pub(crate) fn pair() -> (Self, mpsc::Receiver<Result<Progress>>) {
+        let (sender, receiver) = mpsc::channel(PROGRESS_LINES);
+        (Self(sender), receiver)
+    }
+
     pub(crate) fn send(&self, progress: Progress) {
         let _ = self.0.try_send(Ok(progress));
     }

@@ -12,6 +12,7 @@ use brig_images::{Descriptor, Image, ImageRecord, PlatformChoice, Reference, arc
 use tokio::sync::{mpsc, watch};
 
 use super::Images;
+use super::arrival::Arrival;
 use super::unpack::Kept;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::{self, ByteStream, Progress, ProgressSender};
@@ -72,6 +73,8 @@ impl Images {
         sender: &ProgressSender,
     ) -> Result<(Pulled, Vec<Kept>)> {
         let first = AtomicBool::new(true);
+        let arrival = Arrival::new(sender);
+        let arrival = &arrival;
         let (begun, begun_layers) = watch::channel(HashSet::new());
         let (announce, mut announced) = mpsc::channel::<Arc<Image>>(ANNOUNCED_MAX);
         let observer = move |news: News| match news {
@@ -85,7 +88,7 @@ impl Images {
                 if blob.kind == BlobKind::Layer && has_begun(&blob.state) {
                     begun.send_if_modified(|digests| digests.insert(blob.digest.to_string()));
                 }
-                sender.send_all(downloading(&blob));
+                arrival.downloaded(&blob);
             }
             _ => {}
         };
@@ -99,7 +102,7 @@ impl Images {
             while let Some(image) = announced.recv().await {
                 let begun = begun_layers.clone();
                 kept.push(self.keep_layers(&image));
-                if let Err(error) = self.unpack_arriving(&image, sender, begun).await {
+                if let Err(error) = self.unpack_arriving(&image, arrival, begun).await {
                     tracing::debug!("unpack {} while it comes: {}", image.id, error.report());
                 }
             }
@@ -225,10 +228,7 @@ fn naming(reference: &Reference, error: Error) -> Error {
 }
 
 /// `library/busybox` for the default registry, `host/path` for others.
-fn downloading(blob: &BlobProgress) -> Vec<Progress> {
-    if blob.kind != BlobKind::Layer {
-        return Vec::new();
-    }
+pub(super) fn downloading(blob: &BlobProgress) -> Vec<Progress> {
     let id = blob.digest.short();
     match &blob.state {
         BlobState::Waiting => vec![Progress::of(id, "Pulling fs layer")],

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::Images;
+use super::arrival::Arrival;
 use super::read_ahead::read_ahead;
 use crate::blocking::StreamPlace;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,7 +50,12 @@ impl Images {
         image: &Image,
         progress: Option<&ProgressSender>,
     ) -> Result<Option<String>> {
-        self.unpack_layers(&Arc::new(image.clone()), progress, None).await?;
+        let say = |layer: &str, what: &str| {
+            if let Some(progress) = progress {
+                progress.send(Progress::of(layer, what));
+            }
+        };
+        self.unpack_layers(&Arc::new(image.clone()), &say, None).await?;
         self.settle_behind();
         Ok(image.chain_ids().last().map(ToString::to_string))
     }
@@ -58,26 +64,23 @@ impl Images {
     pub(super) async fn unpack_arriving(
         &self,
         image: &Arc<Image>,
-        progress: &ProgressSender,
+        arrival: &Arrival<'_>,
         begun: Begun,
     ) -> Result<()> {
-        self.unpack_layers(image, Some(progress), Some(begun)).await
+        let say = |layer: &str, what: &str| arrival.unpacked(layer, what);
+        self.unpack_layers(image, &say, Some(begun)).await
     }
 
     async fn unpack_layers(
         &self,
         image: &Arc<Image>,
-        progress: Option<&ProgressSender>,
+        tell: &(dyn Fn(&str, &str) + Sync),
         mut begun: Option<Begun>,
     ) -> Result<()> {
         let chain: Vec<String> = image.chain_ids().iter().map(ToString::to_string).collect();
         let places = Arc::new(Semaphore::new(LAYERS_AT_ONCE));
         let mut tasks: JoinSet<Result<usize>> = JoinSet::new();
-        let say = |index: usize, what: &str| {
-            if let Some(progress) = progress {
-                progress.send(Progress::of(image.layers[index].digest.short(), what));
-            }
-        };
+        let say = |index: usize, what: &str| tell(image.layers[index].digest.short(), what);
         for (index, chain_id) in chain.iter().enumerate() {
             if let Some(begun) = &mut begun {
                 let digest = image.layers[index].digest.to_string();
