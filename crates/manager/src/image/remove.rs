@@ -24,28 +24,21 @@ pub(super) fn remove(
     let target = resolved.target.clone();
     let names = images.names_of(&target.digest)?;
     let users = users(images, &image);
-    let by_name = resolved.reference.is_some();
     let mut items = Vec::new();
-    match resolved.reference {
-        // One of several names: nothing else changes.
-        Some(reference) if names.len() > 1 => {
-            untag(images, &image, &reference, &target, &mut items)?;
+    if let Some(reference) = resolved.reference {
+        let is_last = names.len() <= 1;
+        if is_last {
+            check_last_name(&users, &image, &reference, options)?;
+        }
+        // One of several names, or forced: the container keeps its image, which has no name any more.
+        if !is_last || !users.is_empty() {
+            images.0.store.untag(&reference)?;
+            let left = images.names_of(&target.digest)?;
+            untagged(images, &image, &target, &reference, &left, &mut items);
             return Ok(items);
         }
-        Some(reference) => {
-            check_last_name(&users, &image, &reference, options)?;
-            untag(images, &image, &reference, &target, &mut items)?;
-        }
-        None => {
-            check_id(&users, &image, &names, options)?;
-            for reference in &names {
-                untag(images, &image, reference, &target, &mut items)?;
-            }
-        }
-    }
-    if by_name && !users.is_empty() {
-        // Forced: the container keeps its image, which has no name any more.
-        return Ok(items);
+    } else {
+        check_id(&users, &image, &names, options)?;
     }
     delete(images, &image, &target, &mut items)?;
     Ok(items)
@@ -110,45 +103,45 @@ fn check_id(
     Ok(())
 }
 
-fn untag(
+/// Tells that a name is gone, and which are `left`.
+fn untagged(
     images: &Images,
     image: &Image,
-    reference: &Reference,
     target: &Descriptor,
+    reference: &Reference,
+    left: &[Reference],
     items: &mut Vec<ImageDeleteResponseItem>,
-) -> Result<()> {
-    images.0.store.untag(reference)?;
+) {
+    let item = |name| ImageDeleteResponseItem { untagged: Some(name), deleted: None };
     let shown = reference.familiar();
     images.publish("untag", &image.id.to_string(), &shown);
-    items.push(untagged(shown));
+    items.push(item(shown));
     // The digest goes with the last name in its repository.
     let repository = reference.repository();
-    let named =
-        images.names_of(&target.digest)?.iter().any(|other| other.repository() == repository);
+    let named = left.iter().any(|other| other.repository() == repository);
     if reference.digest().is_none() && !named {
-        items.push(untagged(format!("{}@{}", reference.familiar_name(), target.digest)));
+        items.push(item(format!("{}@{}", reference.familiar_name(), target.digest)));
     }
-    Ok(())
-}
-
-fn untagged(name: String) -> ImageDeleteResponseItem {
-    ImageDeleteResponseItem { untagged: Some(name), deleted: None }
 }
 
 fn deleted(id: String) -> ImageDeleteResponseItem {
     ImageDeleteResponseItem { untagged: None, deleted: Some(id) }
 }
 
-/// Drops the record, then what nothing else needs: layers and content.
+/// Drops the record with all names, then what nothing else needs: layers and content.
 fn delete(
     images: &Images,
     image: &Image,
     target: &Descriptor,
     items: &mut Vec<ImageDeleteResponseItem>,
 ) -> Result<u64> {
-    match images.0.store.remove(&target.digest) {
-        Err(error) if error.kind() != brig_images::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
+    // At once: the index is written durably each time it changes.
+    let names = match images.0.store.remove(&target.digest) {
+        Err(error) if error.kind() == brig_images::ErrorKind::NotFound => Vec::new(),
+        removed => removed?,
+    };
+    for (at, reference) in names.iter().enumerate() {
+        untagged(images, image, target, reference, &names[at + 1..], items);
     }
     let id = image.id.to_string();
     images.publish("delete", &id, &id);
@@ -187,9 +180,6 @@ pub(super) fn prune(images: &Images, filters: &Filters) -> Result<ImagePruneResp
         let candidate = named.references.is_empty() || !dangling_only;
         if !(candidate && unused(&named) && old(&named) && labels(&named)) {
             continue;
-        }
-        for reference in &named.references {
-            untag(images, &named.image, reference, &named.target, &mut items)?;
         }
         bytes += delete(images, &named.image, &named.target, &mut items)?;
     }
