@@ -248,10 +248,11 @@ impl StateRecord {
 /// Text of others in one line of ours: nothing in it moves a terminal's cursor.
 fn one_line(text: &str, characters_max: usize) -> String {
     let blank = |letter: char| if letter.is_control() { ' ' } else { letter };
-    let text: String = text.trim().chars().map(blank).collect();
+    let text: String = text.chars().map(blank).collect();
+    let text = text.trim();
     match text.char_indices().nth(characters_max) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
