@@ -197,11 +197,7 @@ impl Store {
         let mut unreadable = false;
         let records = self.images()?;
         for record in &records {
-            let owner = match &record.reference {
-                Some(reference) => reference.familiar(),
-                None => record.target.digest.to_string(),
-            };
-            let owner = Owner { name: owner, reference: record.reference.as_ref() };
+            let owner = Owner { name: record.familiar(), reference: record.reference.as_ref() };
             unreadable |= !walk.need(&record.target, &owner, true, 0);
         }
         for root in roots()? {
@@ -305,20 +301,11 @@ impl Walk<'_> {
         index.candidates(&Platform::host()).first().map(|best| best.digest.clone())
     }
 
-    /// What a transfer under way has protected, which may not be there yet.
+    /// What a transfer under way has protected, which may not be there yet; answers whether it could be read.
     fn leased(&mut self, digest: Digest) -> bool {
-        let mut pending = vec![digest];
-        while let Some(digest) = pending.pop() {
-            if self.holders.contains_key(&digest) {
-                continue;
-            }
-            self.holders.insert(digest.clone(), vec![TRANSFER.to_owned()]);
-            if !self.store.may_be_manifest(&digest) {
-                continue;
-            }
-            let Ok(bytes) = self.store.blobs().read(&digest, MANIFEST_LIMIT) else { return false };
-            let Ok(manifest) = Manifest::parse(&bytes, None) else { continue };
-            pending.extend(manifest.children().map(|child| child.digest.clone()));
+        let Ok(reached) = self.store.reach(vec![digest]) else { return false };
+        for digest in reached {
+            self.holders.entry(digest).or_insert_with(|| vec![TRANSFER.to_owned()]);
         }
         true
     }

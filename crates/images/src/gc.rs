@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// All digests that `pending` reaches, itself included.
-    fn reach(&self, mut pending: Vec<Digest>) -> Result<HashSet<Digest>> {
+    pub(crate) fn reach(&self, mut pending: Vec<Digest>) -> Result<HashSet<Digest>> {
         let mut live = HashSet::new();
         while let Some(digest) = pending.pop() {
             if !live.insert(digest.clone()) || !self.may_be_manifest(&digest) {
@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// Roots and leases hold bare digests: what is small and starts like JSON is tried.
-    pub(crate) fn may_be_manifest(&self, digest: &Digest) -> bool {
+    fn may_be_manifest(&self, digest: &Digest) -> bool {
         let small = self.blobs().size(digest).is_some_and(|size| size <= MANIFEST_LIMIT as u64);
         let mut first = [0];
         let read = match self.blobs().open(digest) {

@@ -70,6 +70,17 @@ pub struct ImageRecord {
     pub target: Descriptor,
 }
 
+impl ImageRecord {
+    /// What people know it by: its name, or its digest where it has none.
+    #[must_use]
+    pub fn familiar(&self) -> String {
+        match &self.reference {
+            Some(reference) => reference.familiar(),
+            None => self.target.digest.to_string(),
+        }
+    }
+}
+
 /// What a user's word for an image stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

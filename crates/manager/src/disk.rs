@@ -4,6 +4,7 @@
 //! say. What containers write is walked by `storage`, through descriptors.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -182,21 +183,31 @@ fn list(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
     }
 }
 
-/// Bytes of one file or directory by itself; none if it has gone.
-fn own(path: &Path) -> Result<u64> {
+/// One file or directory by itself; `None` if it has gone.
+fn look(path: &Path) -> Result<Option<Metadata>> {
     match std::fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.blocks().saturating_mul(512)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(path)(error)),
     }
+}
+
+fn allocated(metadata: &Metadata) -> u64 {
+    metadata.blocks().saturating_mul(512)
+}
+
+/// Bytes of one file or directory by itself; none if it has gone.
+fn own(path: &Path) -> Result<u64> {
+    Ok(look(path)?.as_ref().map_or(0, allocated))
 }
 
 /// Bytes of one file, or of a directory with all in it. Only for places that no container can write to.
 fn walk(path: &Path) -> Result<u64> {
     let (mut bytes, mut pending) = (0, vec![path.to_owned()]);
     while let Some(path) = pending.pop() {
-        bytes += own(&path)?;
-        if std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+        let Some(metadata) = look(&path)? else { continue };
+        bytes += allocated(&metadata);
+        if metadata.is_dir() {
             pending.extend(list(&path)?);
         }
     }

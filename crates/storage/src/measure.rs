@@ -64,7 +64,8 @@ fn own(root: &Root, path: &Path) -> u64 {
     stat.map_or(0, |stat| stat.map_or(0, |stat| allocated(stat.st_blocks)))
 }
 
-fn allocated(blocks: i64) -> u64 {
+/// Bytes of the blocks that a file has.
+pub(crate) fn allocated(blocks: i64) -> u64 {
     u64::try_from(blocks).unwrap_or(0).saturating_mul(512)
 }
 

@@ -53,6 +53,7 @@ use crate::durable::{sync_directory, write_record};
 use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::layer::attributes;
 use crate::layer::lower::LowerLayers;
+use crate::measure::allocated;
 
 pub use check::SnapshotFault;
 pub(crate) use image::{check_support, is_mount_point};
@@ -515,7 +516,7 @@ fn count(root: &Root, path: &Path, usage: &mut Usage) -> brig_linux::Result<()> 
             continue;
         };
         usage.inodes += 1;
-        usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        usage.bytes += allocated(stat.st_blocks);
         if file_type(&stat) == FileType::Directory {
             match count(root, &path.join(&entry.name), usage) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),

@@ -31,10 +31,7 @@ impl Images {
             let mut checked = Checked::default();
             for record in this.0.store.images()? {
                 checked.count += 1;
-                let name = match &record.reference {
-                    Some(reference) => reference.familiar(),
-                    None => record.target.digest.to_string(),
-                };
+                let name = record.familiar();
                 let image = match this.image_of(&record.target) {
                     Ok(image) => image,
                     Err(error) => {
@@ -121,8 +118,7 @@ impl Images {
     }
 
     async fn heal_one(&self, fault: &Fault, follow: &Follow) -> Result<(), String> {
-        let this = self.clone();
-        let lease = crate::blocking::run(move || Ok(Arc::new(this.0.store.lease()?))).await;
+        let lease = self.blocking(|this| Ok(Arc::new(this.0.store.lease()?))).await;
         let lease = lease.map_err(|error| error.report())?;
         let follow = Arc::clone(follow);
         let observer = move |news: brig_images::registry::Progress| {
