@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest as _, Sha256};
 
 use super::disk::{Disk, Kernel};
@@ -46,7 +46,17 @@ impl Accelerator {
     const fn argument(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
-            Self::Software => "tcg,thread=multi",
+            Self::Software => "tcg",
+        }
+    }
+
+    /// How many processors a guest gets. QEMU's translator may execute an instruction on one processor that another
+    /// has just patched (the kernel's static keys do so all the time), of which a kernel dies now and then while it
+    /// boots; with one processor there is nobody to race with.
+    const fn processors(self) -> &'static str {
+        match self {
+            Self::Kvm => "2",
+            Self::Software => "1",
         }
     }
 
@@ -122,17 +132,11 @@ impl Machine<'_> {
         stdout: impl Write + Send + 'static,
         stderr: impl Write + Send + 'static,
     ) -> Result<i32> {
-        let console = self.run.join("console.log");
-        let mut command = qemu(self.accelerator, self.disk, self.kernel, self.memory_mib, &console);
-        self.shares(&mut command);
-        let mut ports = Ports::new(&mut command)?;
-        command.arg("-append").arg(format!(
-            "console=ttyS0 quiet panic=-1 psi=1 systemd.show_status=1 {}",
-            self.kernel_words
-        ));
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = Process(command.spawn().context("start QEMU")?);
-        ports.guest_sides.clear();
+        let (mut process, ports) = self.boot().or_else(|error| {
+            // An emulated processor is not a processor: what it did to one kernel says nothing about our programs.
+            println!("{error:#}\nonce more, from the start");
+            self.boot()
+        })?;
         let output = thread::spawn(move || copy(ports.stdout, stdout));
         let errors = thread::spawn(move || copy(ports.stderr, stderr));
         let ended = self.attend(&ports.control);
@@ -143,34 +147,59 @@ impl Machine<'_> {
         let said = process.end()?;
         let _ = output.join();
         let _ = errors.join();
-        ended.map_err(|error| {
-            error.context(format!("{said}the guest's console ended with:\n{}", tail(&console)))
-        })
+        ended.map_err(|error| error.context(self.last_words(&said)))
     }
 
-    /// Waits for the command's start and end.
-    fn attend(&self, control: &Receiver<String>) -> Result<i32> {
-        let mut limit = self.boot_limit;
-        let mut doing = "boot the guest";
-        let mut since = Instant::now();
-        loop {
-            let Ok(line) = control.recv_timeout(limit) else {
-                bail!("{doing}: nothing after {} s, or QEMU ended", limit.as_secs());
-            };
-            let seconds = since.elapsed().as_secs();
-            since = Instant::now();
-            if line == "started" {
-                println!("the guest booted in {seconds} s");
-                doing = "run the command in the guest";
-                limit = self.command_limit;
-            } else if let Some(code) = line.strip_prefix("exit ") {
-                if doing.starts_with("boot") {
-                    bail!("{doing}: its shares cannot be mounted");
-                }
-                println!("its command took {seconds} s");
-                return code.parse().with_context(|| format!("the guest told exit code {code:?}"));
+    /// Starts QEMU and waits until the guest starts its command.
+    fn boot(&self) -> Result<(Process, Ports)> {
+        let mut command =
+            qemu(self.accelerator, self.disk, self.kernel, self.memory_mib, &self.console());
+        self.shares(&mut command);
+        let mut ports = Ports::new(&mut command)?;
+        command.arg("-append").arg(format!(
+            "console=ttyS0 quiet panic=-1 psi=1 systemd.show_status=1 {}",
+            self.kernel_words
+        ));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let process = Process(command.spawn().context("start QEMU")?);
+        ports.guest_sides.clear();
+        let since = Instant::now();
+        let why = match ports.control.recv_timeout(self.boot_limit) {
+            Ok(line) if line == "started" => {
+                println!("the guest booted in {} s", since.elapsed().as_secs());
+                return Ok((process, ports));
             }
-        }
+            Ok(_) => "its shares cannot be mounted".to_owned(),
+            Err(RecvTimeoutError::Timeout) => {
+                format!("nothing after {} s", self.boot_limit.as_secs())
+            }
+            Err(RecvTimeoutError::Disconnected) => "QEMU ended".to_owned(),
+        };
+        let said = process.end()?;
+        Err(anyhow!("boot the guest: {why}").context(self.last_words(&said)))
+    }
+
+    /// Waits for the command's end.
+    fn attend(&self, control: &Receiver<String>) -> Result<i32> {
+        let since = Instant::now();
+        let Ok(line) = control.recv_timeout(self.command_limit) else {
+            bail!(
+                "run the command in the guest: not done after {} s, or QEMU ended",
+                self.command_limit.as_secs()
+            );
+        };
+        println!("its command took {} s", since.elapsed().as_secs());
+        let code = line.strip_prefix("exit ").and_then(|code| code.parse().ok());
+        code.with_context(|| format!("the guest told {line:?} for an exit code"))
+    }
+
+    fn console(&self) -> PathBuf {
+        self.run.join("console.log")
+    }
+
+    /// What a failure shows of QEMU and of the guest's console.
+    fn last_words(&self, said: &str) -> String {
+        format!("{said}the guest's console ended with:\n{}", tail(&self.console()))
     }
 
     fn shares(&self, command: &mut Command) {
@@ -242,7 +271,7 @@ fn copy(mut from: UnixStream, mut to: impl Write) {
     }
 }
 
-/// What every guest has: two processors, a disk whose changes are thrown away, no network, a console in a file.
+/// What every guest has: a disk whose changes are thrown away, no network, a console in a file.
 fn qemu(
     accelerator: Accelerator,
     disk: &Disk,
@@ -264,7 +293,8 @@ fn qemu(
         command.env("TMPDIR", directory);
     }
     command
-        .args(["-accel", accelerator.argument(), "-cpu", "max", "-smp", "2", "-m"])
+        .args(["-accel", accelerator.argument(), "-cpu", "max", "-smp", accelerator.processors()])
+        .arg("-m")
         .arg(format!("{memory_mib}M"))
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-snapshot"])
         .arg("-drive")
