@@ -17,7 +17,7 @@ use support::engine::Engine;
 use crate::peers::{Docker, Podman};
 use crate::sample::{Figure, Report, Series, milliseconds};
 use corpus::{Corpus, Kind};
-use peer::Peer;
+use peer::{Peer, in_mebibytes};
 use registry::{Namespace, PULL_PORT, Registries, Registry};
 
 #[derive(Debug, Args)]
@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Only these images
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::A, Kind::B, Kind::C])]
     images: Vec<Kind>,
+    /// How large the images are, in hundredths of their size: for a first look
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=100))]
+    percent: u8,
     /// Without docker and podman
     #[arg(long)]
     alone: bool,
@@ -44,6 +47,9 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let erofs = Engine::start_with("images-erofs", "snapshotter = \"erofs\"")
         .context("brigd cannot run here")?;
     let registries = |namespace, own: &str| Registries::start(&namespace, &images, &path.join(own));
+    if options.percent < 100 {
+        report.notes.push(format!("the images have {} % of their size", options.percent));
+    }
     let (docker, podman);
     let mut peers = Vec::new();
     for (name, engine) in [("brig", &overlay), ("brig, erofs", &erofs)] {
@@ -78,7 +84,7 @@ fn pack(options: &Options, directory: &Path, images: &Path) -> Result<()> {
     for &kind in &options.images {
         eprintln!("packing {}", kind.title());
         let archive = archive(directory, kind);
-        corpus.pack(kind, &registry.image(kind.name()), &archive)?;
+        corpus.pack(kind, options.percent, &registry.image(kind.name()), &archive)?;
         registry.take(&archive, kind.name())?;
     }
     Ok(())
@@ -106,12 +112,17 @@ fn pull_and_remove(kind: Kind, rounds: usize, peers: &[Peer<'_>]) -> Result<Vec<
     let name = kind.name();
     let (mut pulls, mut memory) = (Rows::new(peers), Rows::new(peers));
     let (mut removals, mut deletions) = (Rows::new(peers), Rows::new(peers));
+    let mut overhead = Rows::new(peers);
     let mut floor = Series::new("curl | zcat > /dev/null");
     let source = &peers.first().context("nobody to measure")?.registries.source;
     for round in 0..=rounds {
         for (at, peer) in peers.iter().enumerate() {
             let context = || format!("{}, round {round} of {}", peer.name, kind.title());
+            let before = peer.overhead().with_context(context)?;
             let pull = peer.pull(name).with_context(context)?;
+            if round == rounds {
+                overhead.push(at, peer.overhead().with_context(context)? - before);
+            }
             let (command, all) = peer.remove(name).with_context(context)?;
             if round > 0 {
                 pulls.push(at, pull.milliseconds);
@@ -128,9 +139,14 @@ fn pull_and_remove(kind: Kind, rounds: usize, peers: &[Peer<'_>]) -> Result<Vec<
     }
     eprintln!();
     pulls.0.push(floor);
+    let mut stored = Series::new("the compressed layers");
+    let sizes = source.layers(name)?;
+    stored.values.push(in_mebibytes(sizes.iter().map(|(_, size)| size).sum()));
+    overhead.0.push(stored);
     Ok(vec![
         pulls.figure("pull and unpack", kind.title(), "ms"),
         memory.figure("peak memory of the daemon above idle, pull of", kind.title(), "MiB"),
+        overhead.figure("store beside the unpacked layers after a pull of", kind.title(), "MiB"),
         removals.figure("rmi", kind.title(), "ms"),
         deletions.figure("rmi until all is deleted", kind.title(), "ms"),
     ])

@@ -78,6 +78,18 @@ struct Shape {
     files_max: usize,
 }
 
+impl Shape {
+    fn scaled(mut self, percent: u8) -> Self {
+        if let Some(bytes) = self.bytes_max.checked_mul(u64::from(percent)) {
+            self.bytes_max = bytes / 100;
+        }
+        if let Some(files) = self.files_max.checked_mul(usize::from(percent)) {
+            self.files_max = files / 100;
+        }
+        self
+    }
+}
+
 /// The files that images are made of, in the order of their paths.
 #[derive(Debug)]
 pub(crate) struct Corpus {
@@ -93,9 +105,9 @@ impl Corpus {
         Ok(Self { files })
     }
 
-    /// Writes an image as `docker save` does.
-    pub(crate) fn pack(&self, kind: Kind, name: &str, archive: &Path) -> Result<()> {
-        let shape = kind.shape();
+    /// Writes an image as `docker save` does, with so many hundredths of what its kind has.
+    pub(crate) fn pack(&self, kind: Kind, percent: u8, name: &str, archive: &Path) -> Result<()> {
+        let shape = kind.shape().scaled(percent);
         let wanted: Vec<&(PathBuf, u64)> =
             self.files.iter().filter(|(_, size)| shape.sizes.contains(size)).collect();
         ensure!(!wanted.is_empty(), "/usr has no files for the image {}", kind.title());

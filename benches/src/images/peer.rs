@@ -1,6 +1,8 @@
 //! One engine as the benchmark of images sees it: its client, the registries it can reach, and its disk.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -28,7 +30,22 @@ pub(crate) struct Peer<'a> {
     daemon: Option<u32>,
     /// What removed layers are renamed to until they are deleted, where an engine does that.
     removed: Option<PathBuf>,
+    store: Store,
     pub(crate) registries: Rc<Registries>,
+}
+
+/// Where an engine keeps images.
+struct Store {
+    /// Everything.
+    whole: PathBuf,
+    /// The unpacked layers.
+    unpacked: PathBuf,
+}
+
+impl Store {
+    fn new(whole: PathBuf, unpacked: &str) -> Self {
+        Self { unpacked: whole.join(unpacked), whole }
+    }
 }
 
 /// What a pull came to.
@@ -41,7 +58,8 @@ pub(crate) struct Pull {
 impl<'a> Peer<'a> {
     pub(crate) fn brig(name: &str, engine: &'a Engine, registries: Registries) -> Self {
         let client = Box::new(|words: &[&str]| engine.brig_command(words));
-        let mut peer = Self::new(name, client, &Rc::new(registries));
+        let store = Store::new(engine.path("root"), "storage/snapshots");
+        let mut peer = Self::new(name, client, store, &Rc::new(registries));
         peer.daemon = Some(engine.daemon_pid());
         peer.removed = Some(engine.path("root/storage/snapshots"));
         peer
@@ -49,21 +67,23 @@ impl<'a> Peer<'a> {
 
     pub(crate) fn docker(docker: &'a Docker, registries: &Rc<Registries>) -> Self {
         let client = Box::new(|words: &[&str]| docker.command(words));
-        let mut peer = Self::new("docker", client, registries);
+        let store = Store::new(docker.directory().join("data"), "overlay2");
+        let mut peer = Self::new("docker", client, store, registries);
         peer.daemon = Some(docker.daemon_pid());
         peer
     }
 
     pub(crate) fn podman(podman: &'a Podman, registries: &Rc<Registries>) -> Self {
         let client = Box::new(|words: &[&str]| podman.command(words));
-        let mut peer = Self::new("podman", client, registries);
+        let store = Store::new(podman.directory().join("root"), "overlay");
+        let mut peer = Self::new("podman", client, store, registries);
         peer.plain = &["--tls-verify=false"];
         peer
     }
 
-    fn new(name: &str, client: Client<'a>, registries: &Rc<Registries>) -> Self {
+    fn new(name: &str, client: Client<'a>, store: Store, registries: &Rc<Registries>) -> Self {
         let (name, registries) = (name.to_owned(), Rc::clone(registries));
-        Self { name, client, plain: &[], daemon: None, removed: None, registries }
+        Self { name, client, plain: &[], daemon: None, removed: None, store, registries }
     }
 
     fn words(&self, verb: &'static str, rest: &[&str]) -> Command {
@@ -83,6 +103,16 @@ impl<'a> Peer<'a> {
         let peak = self.daemon.map(|pid| memory_kib(pid, "VmHWM")).transpose()?;
         let memory_mib = peak.zip(before).map(|(peak, before)| (peak - before) / 1024.0);
         Ok(Pull { milliseconds, memory_mib })
+    }
+
+    /// What the engine has on disk beside unpacked layers, in MiB.
+    pub(crate) fn overhead(&self) -> Result<f64> {
+        rustix::fs::sync();
+        let taken = |path: &Path| {
+            allocated(path).with_context(|| format!("measure what {} takes", path.display()))
+        };
+        let beside = taken(&self.store.whole)?.saturating_sub(taken(&self.store.unpacked)?);
+        Ok(in_mebibytes(beside))
     }
 
     pub(crate) fn load(&self, archive: &Path) -> Result<f64> {
@@ -123,6 +153,29 @@ impl<'a> Peer<'a> {
             entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("removing-"))
         }))
     }
+}
+
+/// Bytes that a directory takes with all that is below it, but for what is mounted there.
+fn allocated(directory: &Path) -> io::Result<u64> {
+    let here = directory.symlink_metadata()?;
+    let mut bytes = here.blocks() * 512;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.dev() != here.dev() {
+            continue;
+        }
+        bytes +=
+            if metadata.is_dir() { allocated(&entry.path())? } else { metadata.blocks() * 512 };
+    }
+    Ok(bytes)
+}
+
+/// A size as the tables show it.
+pub(crate) fn in_mebibytes(bytes: u64) -> f64 {
+    // Exact far beyond any disk that is measured here.
+    let kibibytes = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+    f64::from(kibibytes) / 1024.0
 }
 
 /// Makes the peak of a process's memory what it is now, which is returned in KiB.

@@ -59,7 +59,7 @@ impl Registry {
         let address = format!("127.0.0.1:{port}");
         let settings = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
+             storage: {{filesystem: {{rootdirectory: \"{}\"}}}}\nhttp: {{addr: \"{address}\"}}\n",
             data.display()
         );
         fs::create_dir_all(data).context("make the registry's directory")?;
@@ -101,8 +101,8 @@ impl Registry {
         fs::create_dir_all(&self.data).context("empty the registry")
     }
 
-    /// Fetches and decompresses all layers of an image, one after the other, and does nothing with them.
-    pub(crate) fn floor(&self, name: &str) -> Result<Command> {
+    /// The compressed layers of an image: their digests and sizes in bytes.
+    pub(crate) fn layers(&self, name: &str) -> Result<Vec<(String, u64)>> {
         let base = format!("http://{}/v2/{name}", self.address);
         let output = self
             .namespace
@@ -112,11 +112,20 @@ impl Registry {
             .context("run curl")?;
         let manifest: Value = serde_json::from_slice(&output.stdout).context("read a manifest")?;
         let layers = manifest["layers"].as_array().context("a manifest has no layers")?;
-        let fetch = |layer: &Value| {
-            let digest = layer["digest"].as_str().unwrap_or_default();
+        let layer = |layer: &Value| {
+            let digest = layer["digest"].as_str().context("a layer has no digest")?;
+            Ok((digest.to_owned(), layer["size"].as_u64().context("a layer has no size")?))
+        };
+        layers.iter().map(layer).collect()
+    }
+
+    /// Fetches and decompresses all layers of an image, one after the other, and does nothing with them.
+    pub(crate) fn floor(&self, name: &str) -> Result<Command> {
+        let base = format!("http://{}/v2/{name}", self.address);
+        let fetch = |(digest, _): &(String, u64)| {
             format!("curl -sf {base}/blobs/{digest} | zcat > /dev/null")
         };
-        let script: Vec<String> = layers.iter().map(fetch).collect();
+        let script: Vec<String> = self.layers(name)?.iter().map(fetch).collect();
         let mut command = self.namespace.command("sh");
         command.arg("-c").arg(script.join(" && "));
         Ok(command)
