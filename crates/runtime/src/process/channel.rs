@@ -43,12 +43,16 @@ impl ParentSide {
     /// The next message and what came with it; `None` when the child ended without a word.
     pub(crate) fn receive(&self) -> Result<Option<(Message, Vec<OwnedFd>)>> {
         let mut buffer = [0; MESSAGE_MAX];
-        match brig_linux::fd::receive_with_fds(self.0.as_fd(), &mut buffer) {
-            Ok((0, _)) | Err(Errno::CONNRESET) => Ok(None),
-            Ok((length, fds)) => {
-                Ok(Message::decode(&buffer[..length]).map(|message| (message, fds)))
+        loop {
+            match brig_linux::fd::receive_with_fds(self.0.as_fd(), &mut buffer) {
+                Ok((0, _)) => return Ok(None),
+                Ok((length, fds)) => {
+                    return Ok(Message::decode(&buffer[..length]).map(|message| (message, fds)));
+                }
+                // The child ended without reading all that it was sent, which is told once, and before what it has said.
+                Err(Errno::CONNRESET) => {}
+                Err(errno) => return Err(Error::system("hear from the new process", errno)),
             }
-            Err(errno) => Err(Error::system("hear from the new process", errno)),
         }
     }
 
@@ -87,4 +91,21 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message, fds: &[BorrowedFd<
     let length = message.encode(&mut buffer);
     // A peer that is gone cannot be told that it is.
     let _ = brig_linux::fd::send_with_fds(socket, &buffer[..length], fds);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_failed_before_its_release_is_heard() {
+        let (parent, child) = pair().unwrap();
+        let failure = Failure::new(Step::Mount, 3, Errno::INVAL);
+        parent.go().unwrap();
+        child.send(&Message::Failed(failure), &[]);
+        drop(child);
+        let heard = parent.receive().unwrap().map(|(message, _)| message);
+        assert_eq!(heard, Some(Message::Failed(failure)));
+        assert!(parent.receive().unwrap().is_none());
+    }
 }
