@@ -31,7 +31,7 @@ mod resources;
 mod stats;
 pub mod systemd;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
@@ -50,6 +50,7 @@ pub use self::stats::{
 use self::directory::Directory;
 use self::failure::{Result, errno};
 use self::hierarchy::Place;
+use crate::process::message::{At, Failure, Step};
 
 /// A container's cgroup in all hierarchies, by open directories.
 ///
@@ -244,6 +245,18 @@ impl Cgroup {
         })
     }
 
+    /// Opens what a process that was born into the cgroup2 half needs to enter the v1 half by itself.
+    ///
+    /// # Errors
+    /// A `tasks` file cannot be opened for writing.
+    pub(crate) fn prepare_entry(&self) -> Result<Entry> {
+        let open = |legacy: &Legacy| -> Result<JoinFile> {
+            let file = legacy.directory.open("tasks", OFlags::WRONLY)?;
+            Ok(JoinFile { file, path: legacy.directory.path().join("tasks") })
+        };
+        self.legacy.iter().map(open).collect::<Result<_>>().map(|files| Entry { files })
+    }
+
     /// Every process in the cgroup and the cgroups below it.
     ///
     /// # Errors
@@ -397,16 +410,38 @@ impl Join {
     /// # Errors
     /// The kernel refuses in one hierarchy; the process may be in others by then.
     pub fn all(&self, pid: Pid) -> Result<()> {
-        self.unified.iter().try_for_each(|file| file.add(pid))?;
-        self.legacy(pid)
+        self.unified.iter().chain(&self.legacy).try_for_each(|file| file.add(pid))
+    }
+}
+
+/// The open `tasks` files of a cgroup's v1 half.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    files: Vec<JoinFile>,
+}
+
+impl Entry {
+    /// Moves the calling process, which must have one thread. Child-safe.
+    ///
+    /// A thread that moves itself is all that the kernel moves without keeping every process of the host from forking and
+    /// exiting meanwhile, for which it first waits some milliseconds for a grace period of RCU.
+    pub(crate) fn enter(&self) -> std::result::Result<(), Failure> {
+        for (index, join) in self.files.iter().enumerate() {
+            rustix::io::retry_on_intr(|| rustix::io::write(&join.file, b"0"))
+                .at_index(Step::JoinCgroup, index)?;
+        }
+        Ok(())
     }
 
-    /// As [`Join::all`], for a process that was born into the cgroup2 half by `CLONE_INTO_CGROUP`.
-    ///
-    /// # Errors
-    /// As [`Join::all`].
-    pub fn legacy(&self, pid: Pid) -> Result<()> {
-        self.legacy.iter().try_for_each(|file| file.add(pid))
+    /// Every descriptor that entering works with.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.files.iter().map(|join| join.file.as_raw_fd())
+    }
+
+    /// What the step on the item `index` does, for messages.
+    pub(crate) fn name(&self, index: usize) -> String {
+        let path = self.files.get(index).map(|join| join.path.display().to_string());
+        format!("join cgroup by {}", path.unwrap_or_default())
     }
 }
 

@@ -149,6 +149,7 @@ impl Making<'_> {
             linux: linux(spec)?,
             state: &state,
             seen: &seen,
+            cgroup: self.cgroup.as_ref(),
             id_maps: self.runtime.id_maps(linux(spec)?),
             rootless: self.runtime.rootless,
         };
@@ -250,7 +251,7 @@ impl Making<'_> {
         Ok((state, classes))
     }
 
-    /// Puts init into its cgroup, as far as it was not born there. systemd makes one only around a process.
+    /// Puts init into its cgroup where systemd makes that, which it only does around a process.
     fn place(
         &mut self,
         state: &State,
@@ -265,9 +266,8 @@ impl Making<'_> {
                 let cgroup = self.cgroup.insert(Cgroup::adopt(&state.cgroup, resources)?);
                 cgroup.prepare_join()?.all(init)
             }
-            (Some(cgroup), _) if cgroup.dir_fd().is_some() => cgroup.prepare_join()?.legacy(init),
-            (Some(cgroup), _) => cgroup.prepare_join()?.all(init),
-            (None, None) => Ok(()),
+            // It is born in one half and enters the other.
+            _ => Ok(()),
         }
     }
 

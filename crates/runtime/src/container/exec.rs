@@ -33,25 +33,23 @@ impl Container {
         let console = options.console;
         let (pid_file, pidfd_socket) = (options.pid_file, options.pidfd_socket);
         let preserve = options.preserve_fds;
-        let plan = self.exec_plan(&state, process, options.stdio, preserve)?;
-        let join = cgroup.prepare_join()?;
+        let plan = self.exec_plan(&state, process, &cgroup, options.stdio, preserve)?;
         let spawned = parent::spawn_exec(&plan, cgroup.dir_fd()).map_err(|error| match error {
-            SpawnError::Step(failure) => parent::explain(&failure, &plan.process),
+            SpawnError::Step(failure) => parent::explain(&failure, &plan),
             SpawnError::Own(error) => error,
         })?;
         let released = (|| {
             let number = Pid::from_raw(spawned.pid).ok_or_else(parent::silent)?;
-            if cgroup.dir_fd().is_some() { join.legacy(number) } else { join.all(number) }?;
             rlimits::apply(number, &limits)?;
             state.resctrl.iter().try_for_each(|groups| groups.join(spawned.pid))?;
             if let Some(agent) = &plan.process.agent {
                 agent.describe(&state, "running", spawned.pid)?;
             }
             spawned.channel.go()?;
-            let master = parent::expect_ready(&spawned.channel, &plan.process, || Ok(()))?;
+            let master = parent::expect_ready(&spawned.channel, &plan, || Ok(()))?;
             // The exec closes the child's side; anything else it says is why it did not get there.
             if let Some((Message::Failed(failure), _)) = spawned.channel.receive()? {
-                return Err(parent::explain(&failure, &plan.process));
+                return Err(parent::explain(&failure, &plan));
             }
             let master = terminal::deliver(master, console)?;
             if let Some(path) = &pidfd_socket {
@@ -76,6 +74,7 @@ impl Container {
         &self,
         state: &State,
         process: &Process,
+        cgroup: &Cgroup,
         stdio: super::Stdio,
         preserve_fds: u32,
     ) -> Result<ExecPlan> {
@@ -129,6 +128,7 @@ impl Container {
             oom_score_adjustment: process.oom_score_adj().map(OomScoreAdjustment::new),
             affinity: affinity.map(placement::affinity).transpose()?.unwrap_or_default(),
             init,
+            cgroups: cgroup.prepare_entry()?,
             become_root: namespaces.contains(ThreadNameSpaceType::USER),
             namespaces,
             cgroup_namespace: cgroup_namespace.transpose()?.map(Into::into),

@@ -11,7 +11,7 @@ use rustix::thread::LinkNameSpaceType;
 use super::CreateOptions;
 use super::create::process_of;
 use crate::bundle::{ProcessContext, prepare_process, propagation, sysctls};
-use crate::cgroup::Placement;
+use crate::cgroup::{Cgroup, Placement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks;
 use crate::process::id_maps::{IdMaps, groups_are_denied};
@@ -28,6 +28,8 @@ pub(super) struct Planning<'a> {
     pub(super) state: &'a State,
     /// Where the container's processes are in every hierarchy.
     pub(super) seen: &'a Placement,
+    /// The cgroup, where it is made before init.
+    pub(super) cgroup: Option<&'a Cgroup>,
     pub(super) id_maps: IdMaps<'a>,
     pub(super) rootless: bool,
 }
@@ -79,6 +81,7 @@ impl Planning<'_> {
             intermediate: namespaces.intermediate,
             become_root: namespaces.joins_user || own_users,
             joins: namespaces.joins,
+            cgroups: self.cgroup.map(Cgroup::prepare_entry).transpose()?,
             new_cgroup: namespaces.new_cgroup,
             new_time: namespaces.new_time.then(|| time_offsets(linux)),
             loopback: namespaces.clone_flags & flags::NEW_NETWORK != 0,

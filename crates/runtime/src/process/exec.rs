@@ -9,8 +9,10 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name
 use super::channel::ChildSide;
 use super::init::become_root;
 use super::message::{At, Failure, Message, Step};
+use super::parent::Names;
 use super::plan::ProcessPlan;
 use super::setup;
+use crate::cgroup::Entry;
 use crate::rootfs::apply::private_proc;
 use crate::security::placement::{Affinity, set_affinity};
 
@@ -24,6 +26,8 @@ pub(crate) struct ExecPlan {
     /// The container's cgroup namespace, entered last of all: the kernel makes no process in a cgroup for one whose own
     /// cgroup lies outside of its namespace, where the hierarchy is mounted with `nsdelegate`, as systemd does.
     pub(crate) cgroup_namespace: Option<OwnedFd>,
+    /// The cgroups that the process enters by itself, as it is not born there.
+    pub(crate) cgroups: Entry,
     /// Whether the user namespace is among them.
     pub(crate) become_root: bool,
     /// The container's root directory, where it was entered by chroot.
@@ -38,6 +42,7 @@ impl ExecPlan {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut fds = self.process.descriptors();
         fds.push(self.init.as_raw_fd());
+        fds.extend(self.cgroups.descriptors());
         fds.extend(self.cgroup_namespace.iter().chain(&self.root).map(AsRawFd::as_raw_fd));
         fds
     }
@@ -60,6 +65,15 @@ impl ExecPlan {
         }
         rustix::thread::move_into_thread_name_spaces(self.init.as_fd(), self.namespaces)
             .at(Step::EnterNamespace)
+    }
+}
+
+impl Names for ExecPlan {
+    fn name(&self, step: Step, index: usize) -> String {
+        match step {
+            Step::JoinCgroup => self.cgroups.name(index),
+            step => self.process.name(step, index),
+        }
     }
 }
 
@@ -106,6 +120,7 @@ pub(crate) fn run(plan: &ExecPlan, channel: &ChildSide) -> i32 {
 fn set_up(plan: &ExecPlan, channel: &ChildSide) -> Result<usize, Failure> {
     setup::protect()?;
     channel.wait()?;
+    plan.cgroups.enter()?;
     if let Some(namespace) = &plan.cgroup_namespace {
         let kind = Some(LinkNameSpaceType::ControlGroup);
         move_into_link_name_space(namespace.as_fd(), kind).at(Step::EnterNamespace)?;

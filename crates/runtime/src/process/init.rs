@@ -14,6 +14,7 @@ use super::channel::{ChildSide, send};
 use super::message::{At, Failure, Message, Step};
 use super::plan::{ChildHook, InitPlan, NamespaceJoin};
 use super::setup;
+use crate::cgroup::Entry;
 use crate::protection::{Protection, on};
 use crate::rootfs::{apply, target};
 
@@ -44,7 +45,7 @@ fn set_up(plan: &InitPlan, channel: &ChildSide) -> Done<usize> {
             .at(Step::TimeOffsets)?,
         ),
     };
-    let mut release = Release { channel, waits: true, new_cgroup: plan.new_cgroup };
+    let mut release = Release { channel, plan, heard: false, placed: false };
     if plan.become_root {
         // Until it has its id maps and more from the caller, whose user needs the right to its files in /proc for that,
         // this process has joined nothing that it must be protected from.
@@ -75,27 +76,33 @@ fn set_up(plan: &InitPlan, channel: &ChildSide) -> Done<usize> {
     Ok(program)
 }
 
-/// The caller's word that this process is in its cgroups and has all that only the caller could give it.
+/// The caller's word that the limits of this process's cgroups are set and that it has all that only the caller could give
+/// it.
 ///
-/// Entering v1 cgroups takes the kernel milliseconds, so init meanwhile does what does not depend on them: it waits only
-/// before the first step that does, and at the latest when all is mounted. Nothing of the image runs before, and nothing
-/// of it is read into memory, which would count as the caller's.
+/// Meanwhile init does what does not depend on them: it waits only before the first step that does, and at the latest when
+/// all is mounted. Nothing of the image runs before, and nothing of it is read into memory, which would count as the
+/// caller's.
 struct Release<'a> {
     channel: &'a ChildSide,
-    waits: bool,
-    new_cgroup: bool,
+    plan: &'a InitPlan,
+    heard: bool,
+    placed: bool,
 }
 
 impl Release<'_> {
-    /// Waits for it, once.
+    /// Waits for it and enters the cgroups, once: while this process is still the caller's user, whose cgroups they are.
     fn hear(&mut self) -> Done {
-        if std::mem::take(&mut self.waits) { self.channel.wait() } else { Ok(()) }
+        if std::mem::replace(&mut self.heard, true) {
+            return Ok(());
+        }
+        self.channel.wait()?;
+        self.plan.cgroups.as_ref().map_or(Ok(()), Entry::enter)
     }
 
-    /// Waits for it, then makes the cgroup namespace, whose root is where this process is.
+    /// As [`Self::hear`], then makes the cgroup namespace, whose root is where this process is.
     fn wait(&mut self) -> Done {
         self.hear()?;
-        if std::mem::take(&mut self.new_cgroup) {
+        if self.plan.new_cgroup && !std::mem::replace(&mut self.placed, true) {
             unshare(UnshareFlags::NEWCGROUP).at(Step::NewNamespace)?;
         }
         Ok(())

@@ -58,12 +58,13 @@ pub(crate) enum Step {
     MemoryPolicy,
     Affinity,
     OomScore,
+    JoinCgroup,
     Unknown,
 }
 
 impl Step {
     fn from_number(number: u8) -> Self {
-        const ALL: [Step; 48] = [
+        const ALL: [Step; 49] = [
             Step::Protect,
             Step::Wait,
             Step::EnterNamespace,
@@ -111,6 +112,7 @@ impl Step {
             Step::MemoryPolicy,
             Step::Affinity,
             Step::OomScore,
+            Step::JoinCgroup,
             Step::Unknown,
         ];
         ALL.get(usize::from(number)).copied().unwrap_or(Self::Unknown)

@@ -10,6 +10,7 @@ use rustix::thread::LinkNameSpaceType;
 
 use super::agent::AgentPlan;
 use super::message::Step;
+use crate::cgroup::Entry;
 use crate::rootfs::tree::Tree;
 use crate::rootfs::{RootfsPlan, RootfsStep};
 use crate::security::seccomp::Program;
@@ -25,6 +26,8 @@ pub(crate) struct InitPlan {
     pub(crate) intermediate: bool,
     /// Whether init is in another user namespace than the caller and becomes its root.
     pub(crate) become_root: bool,
+    /// The cgroups that init enters by itself, where it is not born there.
+    pub(crate) cgroups: Option<Entry>,
     /// A new cgroup namespace, made once init is in its cgroup.
     pub(crate) new_cgroup: bool,
     /// A new time namespace and its `timens_offsets`.
@@ -123,6 +126,7 @@ impl InitPlan {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut fds = self.process.descriptors();
         fds.push(self.start.as_raw_fd());
+        fds.extend(self.cgroups.iter().flat_map(Entry::descriptors));
         fds.extend(self.joins.iter().map(|join| join.fd.as_raw_fd()));
         fds.extend(self.hook_state.iter().map(AsRawFd::as_raw_fd));
         if let Some(rootfs) = &self.rootfs {
@@ -154,6 +158,9 @@ impl super::parent::Names for InitPlan {
                 Some(join) => format!("join namespace {}", join.path.display()),
                 None => "join a namespace".to_owned(),
             },
+            Step::JoinCgroup => {
+                self.cgroups.as_ref().map_or_else(String::new, |entry| entry.name(index))
+            }
             Step::Mount => rootfs
                 .and_then(|rootfs| rootfs.steps.get(index))
                 .map_or_else(|| "mount".to_owned(), |step| step.label.clone()),
