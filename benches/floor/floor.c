@@ -51,7 +51,7 @@ struct hierarchy {
 	const char *name;	/* what the container sees it as */
 	const char *options;	/* of a v1 mount; empty: cgroup2 */
 	int cgroup;		/* the container's, open */
-	int procs;		/* its cgroup.procs, of v1 */
+	int tasks;		/* its tasks, of v1 */
 };
 
 static struct hierarchy hierarchies[HIERARCHIES_MAX];
@@ -189,21 +189,19 @@ static void make_cgroups(const char *name, const char *memory_limit)
 		restrict_devices_v2(hierarchies[0].cgroup);
 }
 
-static void open_procs(void)
+static void open_tasks(void)
 {
 	for (int i = 0; i < hierarchy_count; i++)
 		if (i != unified)
-			hierarchies[i].procs = must(
-				openat(hierarchies[i].cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC), "cgroup.procs");
+			hierarchies[i].tasks = must(openat(hierarchies[i].cgroup, "tasks", O_WRONLY | O_CLOEXEC), "tasks");
 }
 
-static void join_v1(pid_t pid)
+/* By the child itself: whom another one moves, by cgroup.procs, the kernel moves only after a grace period of RCU. */
+static void join_v1(void)
 {
-	char text[16];
-	int length = snprintf(text, sizeof(text), "%d", pid);
 	for (int i = 0; i < hierarchy_count; i++)
 		if (i != unified)
-			must(write(hierarchies[i].procs, text, length), "join a cgroup");
+			must(write(hierarchies[i].tasks, "0", 1), "join a cgroup");
 }
 
 static void remove_cgroups(const char *name)
@@ -355,7 +353,6 @@ static pid_t make_process(uint64_t flags, int *pidfd)
 static void release(pid_t pid, int channel)
 {
 	struct rlimit files = { 1024, 1024 };
-	join_v1(pid);
 	must(prlimit(pid, RLIMIT_NOFILE, &files, NULL), "set the limit of files");
 	must(write(channel, "", 1), "release the child");
 	close(channel);
@@ -373,13 +370,14 @@ static int run(const char *rootfs, const char *name, const char *memory_limit, c
 	int channel[2], pidfd;
 	char **program = parse_hierarchies(words);
 	make_cgroups(name, memory_limit);
-	open_procs();
+	open_tasks();
 	must(pipe2(channel, O_CLOEXEC), "pipe");
 	pid_t pid = make_process(
 		CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS | CLONE_CLEAR_SIGHAND, &pidfd);
 	if (pid == 0) {
 		close(channel[1]);
 		wait_for_word(channel[0]);
+		join_v1();
 		must(setsid(), "setsid");
 		must(unshare(CLONE_NEWCGROUP), "make a cgroup namespace");
 		must(sethostname("floor", 5), "sethostname");
@@ -401,7 +399,7 @@ static int execute(const char *init, const char *name, char **words)
 	char **program = parse_hierarchies(words);
 	for (int i = 0; i < hierarchy_count; i++)
 		hierarchies[i].cgroup = open_below(hierarchies[i].directory, name);
-	open_procs();
+	open_tasks();
 	snprintf(path, sizeof(path), "/proc/%s/ns/cgroup", init);
 	int cgroups = must(open(path, O_RDONLY | O_CLOEXEC), path);
 	int target = must(syscall(SYS_pidfd_open, atoi(init), 0), "open init");
@@ -411,6 +409,7 @@ static int execute(const char *init, const char *name, char **words)
 	if (pid == 0) {
 		close(channel[1]);
 		wait_for_word(channel[0]);
+		join_v1();
 		must(setsid(), "setsid");
 		must(setns(cgroups, CLONE_NEWCGROUP), "enter the cgroup namespace");
 		become(program);

@@ -118,14 +118,18 @@ fn quantile(values: &[f64], part: f64) -> f64 {
 /// A contestant: a name, and what it does once.
 pub(crate) type Contestant<'a> = (String, Box<dyn FnMut() -> Result<f64> + 'a>);
 
-/// Lets every contestant run once a round, in turn, after one round that is not counted.
+/// Lets every contestant run once a round, after one round that is not counted, in turn and then in the opposite turn: what
+/// one leaves behind in the kernel, such as a grace period of RCU that has begun, is not always the same one's gain.
 pub(crate) fn interleave(
     rounds: usize,
     mut contestants: Vec<Contestant<'_>>,
 ) -> Result<Vec<Series>> {
     let mut all: Vec<Series> = contestants.iter().map(|(name, _)| Series::new(name)).collect();
     for round in 0..=rounds {
-        for ((name, once), series) in contestants.iter_mut().zip(&mut all) {
+        let count = contestants.len();
+        for turn in 0..count {
+            let index = if round % 2 == 0 { turn } else { count - turn - 1 };
+            let ((name, once), series) = (&mut contestants[index], &mut all[index]);
             let value = once().with_context(|| format!("{name}, round {round}"))?;
             if round > 0 {
                 series.values.push(value);
