@@ -100,6 +100,11 @@ impl Host {
         self.path(name).to_str().unwrap().to_owned()
     }
 
+    /// A path in the host as the machine reaches it.
+    pub(crate) fn outside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+    }
+
     fn command(&self, bound: &[&str], words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         let path = std::env::var("PATH").unwrap_or_default();

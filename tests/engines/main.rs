@@ -7,6 +7,7 @@
 )]
 
 mod containerd;
+mod cri;
 mod dockerd;
 mod host;
 mod podman;

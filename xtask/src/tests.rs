@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "conmon",
     "containerd",
+    "containernetworking-plugins",
     "curl",
     "dbus-daemon",
     "docker.io",

@@ -26,7 +26,7 @@ use crate::cgroups;
 use crate::holder::{HOLD, Holder};
 pub use background::Background;
 pub use false_registry::{Content, FalseRegistry};
-pub use image::{busybox, busybox_layer, pack_busybox, pack_image};
+pub use image::{busybox, busybox_layer, pack_busybox, pack_image, pack_image_that_runs};
 pub use peer::Peer;
 pub use registry::Registry;
 pub use terminal::Terminal;

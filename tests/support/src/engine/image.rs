@@ -63,13 +63,21 @@ pub fn busybox_layer() -> Vec<u8> {
 /// # Panics
 /// The archive cannot be written.
 pub fn pack_image(archive: &Path, name: &str, layers: &[Vec<u8>]) {
+    pack_image_that_runs(archive, name, layers, &["sh"]);
+}
+
+/// The same, with a command of one's own.
+///
+/// # Panics
+/// The archive cannot be written.
+pub fn pack_image_that_runs(archive: &Path, name: &str, layers: &[Vec<u8>], command: &[&str]) {
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let diff_ids: Vec<String> =
         layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
     let config = serde_json::json!({
         "architecture": architecture,
         "os": "linux",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"] },
+        "config": { "Env": ["PATH=/bin"], "Cmd": command },
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
     let names: Vec<String> = (0..layers.len()).map(|at| format!("layer{at}.tar")).collect();
