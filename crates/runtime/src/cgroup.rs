@@ -94,10 +94,38 @@ impl Cgroup {
     /// A directory cannot be made, processes live in it already (`Conflict`), or a limit is refused: by the kernel, by a
     /// missing controller (`Unsupported`) or for contradicting itself (`InvalidInput`). What was made is removed again.
     pub fn create(placement: &Placement, resources: &LinuxResources) -> Result<Self> {
+        Self::make(placement, |cgroup| {
+            resources::apply(cgroup, resources, resources::Occasion::Create)
+        })
+    }
+
+    /// As [`Cgroup::create`], but for the rules of devices, which are set by [`Cgroup::restrict_devices`]: the kernel
+    /// verifies them for long, and a process can meanwhile do what does not depend on them.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    pub(crate) fn create_unrestricted(
+        placement: &Placement,
+        resources: &LinuxResources,
+    ) -> Result<Self> {
+        Self::make(placement, |cgroup| resources::limit(cgroup, resources))
+    }
+
+    /// Says which devices the container's processes may use.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    pub(crate) fn restrict_devices(&mut self, resources: &LinuxResources) -> Result<()> {
+        let warning = resources::restrict_devices(self, resources, resources::Occasion::Create)?;
+        self.warnings.extend(warning);
+        Ok(())
+    }
+
+    fn make(placement: &Placement, set: impl Fn(&Self) -> Result<Vec<String>>) -> Result<Self> {
         let mut made = Vec::new();
         let created = Self::make_directories(placement, &mut made).and_then(|mut cgroup| {
             cgroup.refuse_occupied(&made)?;
-            cgroup.warnings = resources::apply(&cgroup, resources, resources::Occasion::Create)?;
+            cgroup.warnings = set(&cgroup)?;
             Ok(cgroup)
         });
         if created.is_err() {

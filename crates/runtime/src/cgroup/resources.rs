@@ -30,6 +30,13 @@ pub(super) fn apply(
     resources: &LinuxResources,
     occasion: Occasion,
 ) -> Result<Vec<String>> {
+    let mut warnings = limit(cgroup, resources)?;
+    warnings.extend(restrict_devices(cgroup, resources, occasion)?);
+    Ok(warnings)
+}
+
+/// As [`apply`], of all but devices.
+pub(super) fn limit(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     if let Some(cpu) = resources.cpu() {
         cpu::set(cgroup, cpu)?;
@@ -52,6 +59,19 @@ pub(super) fn apply(
     if let Some(network) = resources.network() {
         set_network(cgroup, network)?;
     }
+    // Last: the specification lets `unified` override what the typed fields said.
+    if let Some(unified) = resources.unified() {
+        set_unified(cgroup, unified.iter().collect())?;
+    }
+    Ok(warnings)
+}
+
+/// Says which devices may be used. Answers why that was not done for a caller who may not.
+pub(super) fn restrict_devices(
+    cgroup: &Cgroup,
+    resources: &LinuxResources,
+    occasion: Occasion,
+) -> Result<Option<String>> {
     let set = match (resources.devices(), occasion) {
         (Some(rules), _) => devices::set(cgroup, rules),
         (None, Occasion::Create) => devices::set(cgroup, &[]),
@@ -60,15 +80,10 @@ pub(super) fn apply(
     match set {
         // The caller's own rights to devices are all that its containers have.
         Err(error) if cgroup.placement.unprivileged && occasion == Occasion::Create => {
-            warnings.push(error.chain());
+            Ok(Some(error.chain()))
         }
-        other => other?,
+        other => other.map(|()| None),
     }
-    // Last: the specification lets `unified` override what the typed fields said.
-    if let Some(unified) = resources.unified() {
-        set_unified(cgroup, unified.iter().collect())?;
-    }
-    Ok(warnings)
 }
 
 /// Lets the cgroups along `relative` control what their parents can, down to the leaf's parent.

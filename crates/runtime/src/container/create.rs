@@ -136,7 +136,7 @@ impl Making<'_> {
         let (mut state, classes) = self.state(bundle, config, &options, &hierarchies)?;
         let resources = linux(spec)?.resources().clone().unwrap_or_default();
         if state.scope.is_none() {
-            self.cgroup = Some(Cgroup::create(&state.cgroup, &resources)?);
+            self.cgroup = Some(Cgroup::create_unrestricted(&state.cgroup, &resources)?);
             failpoint("cgroup-made")?;
         }
         let limits = process_limits(spec)?;
@@ -251,7 +251,7 @@ impl Making<'_> {
         Ok((state, classes))
     }
 
-    /// Puts init into its cgroup where systemd makes that, which it only does around a process.
+    /// Completes init's cgroup; where systemd makes that, which it only does around a process, puts init into it.
     fn place(
         &mut self,
         state: &State,
@@ -259,15 +259,16 @@ impl Making<'_> {
         mode: Mode,
         resources: &LinuxResources,
     ) -> Result<()> {
-        match (&self.cgroup, &state.scope) {
+        match (&mut self.cgroup, &state.scope) {
             (None, Some(scope)) => {
                 self.scope = Some(scope.clone());
                 scope.start(init, mode, resources, &state.annotations)?;
                 let cgroup = self.cgroup.insert(Cgroup::adopt(&state.cgroup, resources)?);
                 cgroup.prepare_join()?.all(init)
             }
-            // It is born in one half and enters the other.
-            _ => Ok(()),
+            // It is born in one half and enters the other, when it hears that nothing is missing there.
+            (Some(cgroup), _) => cgroup.restrict_devices(resources),
+            (None, None) => Ok(()),
         }
     }
 
