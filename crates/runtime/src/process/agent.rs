@@ -95,6 +95,8 @@ struct Shared<'a> {
 ///
 /// # Errors
 /// As [`Program::install`], or what sending failed with.
+// Not as a part of its caller, whose entry would touch the helper's stack, page after page, in every container.
+#[inline(never)]
 #[expect(unsafe_code, reason = "starts the helper")]
 pub(crate) fn install(filter: &Program, plan: &AgentPlan) -> rustix::io::Result<()> {
     let shared = Shared { plan, listener: AtomicI32::new(AWAITED), outcome: AtomicI32::new(0) };

@@ -73,6 +73,7 @@ pub(crate) fn find_or_make(
 }
 
 /// Makes the directory where only its last name is missing, which is most often so; `None` where more is.
+#[inline(never)]
 fn make_last(root: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
     let bytes = path.to_bytes();
     let start = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
@@ -189,6 +190,8 @@ impl Text {
     }
 }
 
+// Not as a part of its caller, which needs its buffers only where something is missing.
+#[inline(never)]
 fn walk(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> rustix::io::Result<Text> {
     let mut rest = Text::new();
     rest.push(path.to_bytes())?;
