@@ -116,18 +116,28 @@ pub(crate) fn mmdebstrap() -> Command {
 
 /// Arguments for mmdebstrap: the host's own package sources, and Debian 12's backports from the same place.
 pub(crate) fn backports() -> Result<[String; 2]> {
+    let (sources, mirror) = sources_and_mirror()?;
+    let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let line = format!("deb [signed-by={key}] {mirror} bookworm-backports main");
+    Ok([sources.to_owned(), line])
+}
+
+/// The address of Debian's main archive, from which other releases come as well.
+pub(crate) fn debian_mirror() -> Result<String> {
+    sources_and_mirror().map(|(_, mirror)| mirror)
+}
+
+fn sources_and_mirror() -> Result<(&'static str, String)> {
     let sources = apt_sources().context(
-        "this machine has no package sources of Debian 12 in /etc/apt to take backports from",
+        "this machine has no package sources of Debian 12 in /etc/apt to take other packages from",
     )?;
     let text = fs::read_to_string(sources).with_context(|| format!("read {sources}"))?;
     let mirror = mirror(&text).with_context(|| {
         format!(
-            "{sources} names no mirror of bookworm's main archive, from where backports would come"
+            "{sources} names no mirror of bookworm's main archive, from where others would come"
         )
     })?;
-    let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let line = format!("deb [signed-by={key}] {mirror} bookworm-backports main");
-    Ok([sources.to_owned(), line])
+    Ok((sources, mirror.to_owned()))
 }
 
 /// The address from which `text`, in either form of sources.list(5), takes bookworm's main archive.

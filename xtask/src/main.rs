@@ -7,6 +7,7 @@
 mod bench;
 mod binaries;
 mod ci;
+mod criu;
 mod demo;
 mod dist;
 mod image;

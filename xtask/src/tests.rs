@@ -17,7 +17,7 @@ use crate::binaries::{self, Profile};
 use crate::install::put_file;
 use crate::leaks::Snapshot;
 use crate::process::{self, cargo, require_root, show, step, target_directory};
-use crate::{demo, packages};
+use crate::{criu, demo, packages};
 
 /// Real parts that the integration tests use: a registry, an image tool as second client, peers and probes.
 const PACKAGES: &[&str] = &[
@@ -77,6 +77,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     require_root("the test suite (it makes namespaces, cgroups, mounts and networks)")?;
     let before = Snapshot::take();
     packages::ensure(PACKAGES)?;
+    if let Err(why) = criu::ensure()? {
+        // The tests that need it say that they are skipped.
+        println!("no CRIU: {why}");
+    }
     if !options.vm {
         failpoint_programs()?;
     }

@@ -69,11 +69,19 @@ fn id_map_programs() -> Option<IdMapPrograms> {
     if rustix::process::geteuid().is_root() {
         return None;
     }
-    let path = std::env::var_os("PATH")?;
-    let find = |name: &str| {
-        std::env::split_paths(&path).map(|place| place.join(name)).find(|file| file.is_file())
+    Some(IdMapPrograms { users: find_program("newuidmap")?, groups: find_program("newgidmap")? })
+}
+
+/// A program in the search path, as an absolute path.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let executable = |file: &PathBuf| {
+        file.metadata()
+            .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
     };
-    Some(IdMapPrograms { users: find("newuidmap")?, groups: find("newgidmap")? })
+    let path = std::env::var_os("PATH")?;
+    let mut places = std::env::split_paths(&path).filter(|place| place.is_absolute());
+    places.find_map(|place| Some(place.join(name)).filter(executable))
 }
 
 /// A user's own bus, where the session says that it is elsewhere than the library expects it.
@@ -161,7 +169,7 @@ pub(crate) fn parse_global() -> anyhow::Result<Parsed> {
             Some(Arg::Long("systemd-cgroup")) => global.systemd_cgroup = switch(&mut parser)?,
             Some(Arg::Long("criu")) => {
                 parser.value()?;
-                crate::log::warning(&global, "--criu is ignored: there is no checkpoint here");
+                crate::log::warning(&global, "--criu is ignored: criu is looked for in PATH");
             }
             Some(Arg::Long("rootless")) => {
                 let value = parser.value()?.string()?;

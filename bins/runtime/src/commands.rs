@@ -1,5 +1,6 @@
 //! One file per command, each with its help.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -10,6 +11,7 @@ mod list;
 mod mounts;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -59,25 +61,9 @@ const COMMANDS: [&Command; 18] = [
     &events::COMMAND,
     &spec::COMMAND,
     &features::COMMAND,
-    &CHECKPOINT,
-    &RESTORE,
+    &checkpoint::COMMAND,
+    &restore::COMMAND,
 ];
-
-const CHECKPOINT: Command = Command {
-    name: "checkpoint",
-    summary: "not supported: saving a container needs CRIU",
-    usage: "",
-    flags: &[],
-    run: |_, _| bail!("checkpoint is not supported by this runtime"),
-};
-
-const RESTORE: Command = Command {
-    name: "restore",
-    summary: "not supported: bringing back a saved container needs CRIU",
-    usage: "",
-    flags: &[],
-    run: |_, _| bail!("restore is not supported by this runtime"),
-};
 
 /// Runs the command that comes next; answers the exit code.
 pub(crate) fn run(global: &Global, mut parser: Parser) -> anyhow::Result<u8> {

@@ -22,7 +22,7 @@ mod devices;
 mod directory;
 mod failure;
 mod freezer;
-mod hierarchy;
+pub(crate) mod hierarchy;
 mod io;
 mod memory;
 mod processes;

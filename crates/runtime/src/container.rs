@@ -1,5 +1,7 @@
 //! Containers: the handle types, and the operations of the OCI lifecycle.
 
+#[cfg(feature = "checkpoint")]
+mod checkpoint;
 mod create;
 mod exec;
 mod lifecycle;
@@ -7,11 +9,17 @@ mod members;
 mod mounts;
 mod options;
 mod plan;
+#[cfg(feature = "checkpoint")]
+mod restore;
 
+#[cfg(feature = "checkpoint")]
+pub use checkpoint::{CheckpointOptions, CriuOptions};
 pub use options::{
     Console, ContainerId, CreateOptions, ExecOptions, KillScope, RootfsMount, Status, Stdio,
     mount_rootfs,
 };
+#[cfg(feature = "checkpoint")]
+pub use restore::RestoreOptions;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;

@@ -43,6 +43,8 @@
 mod bundle;
 pub mod cgroup;
 pub mod container;
+#[cfg(feature = "checkpoint")]
+mod criu;
 pub mod error;
 pub mod features;
 mod hooks;
@@ -62,6 +64,8 @@ mod terminal;
 pub mod fuzzing;
 
 pub use brig_linux::pidfd;
+#[cfg(feature = "checkpoint")]
+pub use container::{CheckpointOptions, CriuOptions, RestoreOptions};
 pub use container::{
     Console, Container, ContainerId, ContainerState, CreateOptions, Created, Exec, ExecOptions,
     KillScope, RootfsMount, Runtime, Status, Stdio,

@@ -50,6 +50,8 @@ pub enum Protection {
     SysctlOwner,
     /// Arguments that the kernel takes as 32 bits are compared as such.
     LowWord,
+    /// What is restored is held against the configuration.
+    Checkpoint,
 }
 
 /// Whether a protection stands: it does. Child-safe.

@@ -145,6 +145,12 @@ impl Directory {
         &self.id
     }
 
+    /// The directory itself.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where init listens for the start.
     pub(crate) fn start_socket(&self) -> PathBuf {
         self.path.join("start.sock")

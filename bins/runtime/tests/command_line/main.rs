@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "what is skipped is said")]
 
 mod bundle;
+mod checkpoint;
 mod compare;
 mod events;
 mod mounts;
@@ -104,12 +105,6 @@ fn help_and_mistakes_are_answered() {
     assert!(text(&call(&["--version"]).stdout).contains("spec: 1."));
     assert!(call(&["features"]).status.success());
     assert_eq!(call(&["frobnicate"]).status.code(), Some(3));
-    for command in ["checkpoint", "restore"] {
-        let output = call(&[command, "x"]);
-        assert_eq!(output.status.code(), Some(1));
-        let refusal = format!("{command} is not supported");
-        assert!(text(&output.stderr).contains(&refusal), "{output:?}");
-    }
     for (arguments, words) in [
         (&["state"][..], "container id is missing"),
         (&["state", "a/b"], "invalid container id"),

@@ -385,7 +385,7 @@ impl<'a> CgroupMount<'a> {
 }
 
 /// Undoes mountinfo's octal escapes of space, tab, newline and backslash.
-fn unescape(field: &str) -> PathBuf {
+pub(crate) fn unescape(field: &str) -> PathBuf {
     let bytes = field.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut index = 0;

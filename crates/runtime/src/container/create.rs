@@ -70,7 +70,7 @@ impl Runtime {
         if user.path().is_some() { Ok(()) } else { self.id_maps(linux).check() }
     }
 
-    fn id_maps<'a>(&'a self, linux: &'a Linux) -> IdMaps<'a> {
+    pub(super) fn id_maps<'a>(&'a self, linux: &'a Linux) -> IdMaps<'a> {
         IdMaps {
             users: linux.uid_mappings().as_deref().unwrap_or_default(),
             groups: linux.gid_mappings().as_deref().unwrap_or_default(),
@@ -81,24 +81,24 @@ impl Runtime {
 }
 
 /// Whether this process has no rights over namespaces that it has not made.
-fn is_unprivileged() -> bool {
+pub(super) fn is_unprivileged() -> bool {
     !rustix::process::geteuid().is_root()
 }
 
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path)
         .map_err(|source| Error::system(format!("find bundle {}", path.display()), source))
 }
 
 /// A container being made; what exists of it goes when it is dropped unfinished.
-struct Making<'a> {
-    runtime: &'a Runtime,
-    directory: &'a Directory,
-    cgroup: Option<Cgroup>,
+pub(super) struct Making<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) directory: &'a Directory,
+    pub(super) cgroup: Option<Cgroup>,
     scope: Option<Scope>,
-    classes: Option<resctrl::Groups>,
+    pub(super) classes: Option<resctrl::Groups>,
     process: Option<Spawned>,
-    done: bool,
+    pub(super) done: bool,
 }
 
 impl Drop for Making<'_> {
@@ -121,7 +121,7 @@ impl Drop for Making<'_> {
 }
 
 impl<'a> Making<'a> {
-    fn new(runtime: &'a Runtime, directory: &'a Directory) -> Self {
+    pub(super) fn new(runtime: &'a Runtime, directory: &'a Directory) -> Self {
         let (cgroup, scope, classes, process) = (None, None, None, None);
         Self { runtime, directory, cgroup, scope, classes, process, done: false }
     }
@@ -208,7 +208,7 @@ impl Making<'_> {
 
     /// Decides where everything of the container will be, and writes it down before anything exists, so that whatever a
     /// crash leaves can be found and removed.
-    fn state(
+    pub(super) fn state(
         &self,
         bundle: &Path,
         config: &Config,
@@ -252,7 +252,7 @@ impl Making<'_> {
     }
 
     /// Completes init's cgroup; where systemd makes that, which it only does around a process, puts init into it.
-    fn place(
+    pub(super) fn place(
         &mut self,
         state: &State,
         init: Pid,
@@ -328,7 +328,7 @@ pub(super) fn oci_state(state: &State, status: &str) -> Vec<u8> {
     state.as_oci(status).to_string().into_bytes()
 }
 
-fn run_create_hooks(spec: &Spec, state: &State) -> Result<()> {
+pub(super) fn run_create_hooks(spec: &Spec, state: &State) -> Result<()> {
     let Some(configured) = spec.hooks() else { return Ok(()) };
     let text = oci_state(state, "creating");
     let prestart = configured.prestart().as_deref().unwrap_or_default();
@@ -371,7 +371,7 @@ fn process_limits(spec: &Spec) -> Result<Vec<rlimits::Limit>> {
 
 impl Console {
     /// The destination, by itself.
-    fn take_kind(&self) -> Self {
+    pub(super) fn take_kind(&self) -> Self {
         match self {
             Self::None => Self::None,
             Self::Socket(path) => Self::Socket(path.clone()),

@@ -97,7 +97,11 @@ impl Planning<'_> {
         })
     }
 
-    fn rootfs_plan(&self, options: &CreateOptions, namespaces: &Namespaces) -> Result<RootfsPlan> {
+    pub(super) fn rootfs_plan(
+        &self,
+        options: &CreateOptions,
+        namespaces: &Namespaces,
+    ) -> Result<RootfsPlan> {
         let Self { spec, linux, state, .. } = *self;
         let openable = !self.id_maps.unprivileged;
         let configured = linux.rootfs_propagation().as_deref().map(propagation).transpose()?;
@@ -150,16 +154,16 @@ impl Planning<'_> {
 
 /// The namespaces of a configuration, by how they come about.
 #[derive(Default)]
-struct Namespaces {
-    clone_flags: u64,
-    joins: Vec<NamespaceJoin>,
-    new_cgroup: bool,
+pub(super) struct Namespaces {
+    pub(super) clone_flags: u64,
+    pub(super) joins: Vec<NamespaceJoin>,
+    pub(super) new_cgroup: bool,
     new_time: bool,
     joins_user: bool,
     intermediate: bool,
 }
 
-fn namespaces(linux: &Linux) -> Result<Namespaces> {
+pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces> {
     let mut found = Namespaces::default();
     for namespace in linux.namespaces().iter().flatten() {
         let (kind, flag) = match namespace.typ() {

@@ -174,7 +174,7 @@ fn name_and_network(plan: &InitPlan) -> Done {
 }
 
 /// One RTM_NEWLINK for the first interface of a network namespace, which is always `lo`: set IFF_UP (rtnetlink(7)).
-fn loopback_up() -> rustix::io::Result<()> {
+pub(crate) fn loopback_up() -> rustix::io::Result<()> {
     #[rustfmt::skip]
     const REQUEST: [u8; 32] = [
         // nlmsghdr: length, type RTM_NEWLINK, flags NLM_F_REQUEST, sequence, port

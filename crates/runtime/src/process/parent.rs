@@ -161,13 +161,13 @@ pub(crate) fn silent() -> Error {
 }
 
 /// What a child may keep of the caller's descriptors.
-struct Keep {
+pub(crate) struct Keep {
     first: u32,
     sorted: Vec<RawFd>,
 }
 
 impl Keep {
-    fn new(preserve: u32, mut fds: Vec<RawFd>) -> Self {
+    pub(crate) fn new(preserve: u32, mut fds: Vec<RawFd>) -> Self {
         fds.extend(leaked_descriptors());
         fds.sort_unstable();
         Self { first: preserve.saturating_add(3), sorted: fds }
@@ -175,7 +175,7 @@ impl Keep {
 
     /// Closes everything else. Child-safe.
     #[expect(unsafe_code, reason = "the child closes what the caller's values own")]
-    fn apply(&self) -> rustix::io::Result<()> {
+    pub(crate) fn apply(&self) -> rustix::io::Result<()> {
         // SAFETY: this runs in a cloned child only, which uses nothing but its plan, whose descriptors are kept, and
         // exits or execs without dropping any value.
         unsafe { brig_linux::fd::close_all_but(self.first, &self.sorted) }
@@ -237,6 +237,32 @@ pub(crate) fn adjust_mounts(plan: &AdjustPlan) -> Result<()> {
     // An embedder that reaps every child may have been faster.
     let _ = brig_linux::pidfd::wait_child(cloned.pidfd.as_fd());
     heard.map(drop)
+}
+
+/// Sets `lo` up in a network namespace.
+///
+/// # Errors
+/// The system's.
+#[cfg(feature = "checkpoint")]
+#[expect(unsafe_code, reason = "a namespace is entered by a process of its own")]
+pub(crate) fn set_loopback_up(namespace: BorrowedFd<'_>) -> Result<()> {
+    let body = || {
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        let done = rustix::thread::move_into_link_name_space(namespace, Some(kind))
+            .and_then(|()| init::loopback_up());
+        i32::from(done.is_err())
+    };
+    let options = CloneOptions { flags: flags::CLEAR_SIGHAND, cgroup: None };
+    // SAFETY: the child makes two system calls and exits.
+    let cloned = unsafe { clone3(options, body) }
+        .map_err(|errno| Error::system("make a process to enter a network namespace", errno))?;
+    match brig_linux::pidfd::wait_child(cloned.pidfd.as_fd()) {
+        Ok(exit) if exit.status() != 0 => {
+            Err(Error::new(ErrorKind::Io, "set the loopback interface up"))
+        }
+        // An embedder that reaps every child may have been faster.
+        _ => Ok(()),
+    }
 }
 
 /// Sets a process's oom_score_adj.

@@ -49,7 +49,7 @@ pub(crate) fn stdio(plan: &ProcessPlan) -> Done {
     brig_linux::fd::close_on_exec_from(plan.preserve_fds.saturating_add(3)).at(Step::Stdio)
 }
 
-fn replace(number: usize, fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
+pub(crate) fn replace(number: usize, fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
     match number {
         0 => rustix::stdio::dup2_stdin(fd),
         1 => rustix::stdio::dup2_stdout(fd),

@@ -125,6 +125,12 @@ impl Tree {
         self.opened.get().map(|tree| tree.as_raw_fd())
     }
 
+    /// The [`brig_linux::mount::attribute`] bits that its top gets.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn attributes(&self) -> u64 {
+        self.changes.iter().fold(0, |bits, (change, _)| bits | change.bits())
+    }
+
     /// Its source, for messages.
     pub(crate) fn source(&self) -> &CStr {
         &self.source
