@@ -165,3 +165,59 @@ fn a_check_that_hangs_leaves_no_process_behind() {
     let left = top.lines().filter(|line| line.contains("sleep 777")).count();
     assert!(left <= 12, "{left} processes of checks are left:\n{top}");
 }
+
+#[test]
+fn an_unhealthy_container_is_restarted_by_the_policy_that_is_for_that() {
+    let Some(mut engine) = Engine::start("on-unhealthy") else { return };
+    engine.load_busybox();
+    let policy = |name: &str| {
+        let template =
+            "{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}";
+        engine.inspect(name, template)
+    };
+    let check = [&HEALTH[..], &["--health-cmd", "test -e /well"]].concat();
+    // Ends well when it is asked to: that it is restarted is the health check's doing alone.
+    let polite = "trap 'exit 0' TERM; echo x >> /starts; while :; do sleep 0.1; done";
+    let flags = [&check[..], &["--restart", "on-unhealthy:2"]].concat();
+    run(&engine, "polite", &flags, polite);
+    assert_eq!(policy("polite"), "on-unhealthy:2");
+    eventually("both tries", || (restarts(&engine, "polite") == 2).then_some(()));
+    // Its tries are used up: it goes on, and its health is only told.
+    becomes(&engine, "polite", "unhealthy");
+    let streak = "{{.State.Health.FailingStreak}}";
+    eventually("further checks", || (number(&engine, "polite", streak) >= 4).then_some(()));
+    assert_eq!((restarts(&engine, "polite"), &*status(&engine, "polite")), (2, "running"));
+    let starts = engine.docker(&["exec", "polite", "wc", "-l", "/starts"]).success();
+    assert!(starts.starts_with('3'), "{starts}");
+    let death = engine.brig(&["inspect", "-f", "{{.State.Death.SignalSender}}", "polite"]);
+    assert_eq!(death.success().trim(), "engine: health check");
+    // Does not listen to SIGTERM, and is well from its second start on.
+    let second = "trap '' TERM; echo x >> /starts; [ $(wc -l < /starts) -ge 2 ] && touch /well; \
+                  while :; do sleep 0.1; done";
+    let flags = [&check[..], &["--stop-timeout", "1", "--restart", "on-unhealthy"]].concat();
+    let words =
+        [&["run", "--detach", "--name", "deaf"], &flags[..], &["busybox", "sh", "-c", second]];
+    let _ = engine.brig(&words.concat()).success();
+    becomes(&engine, "deaf", "healthy");
+    assert_eq!(restarts(&engine, "deaf"), 1);
+    let reason = engine.brig(&["inspect", "-f", "{{.State.Death.Reason}}", "deaf"]).success();
+    assert_eq!(reason.trim(), "killed by its health check with SIGKILL");
+    // It fails, which is a reason too.
+    let flags = [&check[..], &["--restart", "on-unhealthy:1"]].concat();
+    run(&engine, "failing", &flags, "exit 3");
+    assert_eq!(engine.docker(&["wait", "failing"]).success(), "3");
+    assert_eq!((restarts(&engine, "failing"), &*status(&engine, "failing")), (1, "exited"));
+    // A stop ends it for good, and an engine that comes up does not start it.
+    let _ = engine.docker(&["stop", "-t", "0", "polite"]).success();
+    engine.crash();
+    engine.restart();
+    assert_eq!(status(&engine, "polite"), "exited");
+    assert_eq!(status(&engine, "deaf"), "running");
+    // Without a health check there is nothing to go by.
+    let refused = engine.docker(&["create", "--restart", "on-unhealthy", "busybox", "true"]);
+    assert!(refused.stderr.contains("needs a health check"), "{}", refused.stderr);
+    let _ = engine.docker(&["update", "--restart", "on-failure:4", "deaf"]).success();
+    assert_eq!(engine.inspect("deaf", "{{.HostConfig.RestartPolicy.Name}}"), "on-failure");
+    let _ = engine.brig(&["update", "--restart", "on-unhealthy", "deaf"]).success();
+    assert_eq!(engine.inspect("deaf", "{{.HostConfig.RestartPolicy.Name}}"), "on-unhealthy");
+}

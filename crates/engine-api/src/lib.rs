@@ -37,6 +37,7 @@ pub mod path_stat;
 pub mod progress;
 pub mod query;
 pub mod registry_auth;
+pub mod restart;
 pub mod stream;
 pub mod types;
 pub mod version;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::models::{ContainerInspectResponse, ContainerSummary, ImageSummary, Volume};
+use crate::restart::Restarting;
 
 /// The answer to `POST /containers/{id}/exec`.
 ///
@@ -52,7 +53,7 @@ pub struct ListedContainer {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InspectedContainer {
     /// What Docker tells.
-    pub container: ContainerInspectResponse,
+    pub container: Restarting<ContainerInspectResponse>,
     /// How it ended last, also while it runs again.
     pub death: Option<Death>,
 }

@@ -41,6 +41,7 @@ mod volumes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use brig_engine_api::restart::Restarting;
 use brig_engine_api::types::{InspectedContainer, ListedContainer};
 use brig_storage::{Attachment as TreeAttachment, Storage, Tree};
 use time::OffsetDateTime;
@@ -326,7 +327,7 @@ impl Containers {
     pub async fn update(
         &self,
         container: &str,
-        update: ContainerUpdateBody,
+        update: Restarting<ContainerUpdateBody>,
     ) -> Result<ContainerUpdateResponse> {
         let update = Box::new(update);
         self.0.table.find(container)?.ask(|reply| Request::Update { update, reply }).await?;

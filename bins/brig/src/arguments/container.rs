@@ -10,6 +10,7 @@ use brig_engine_api::models::{
     ResourcesBlkioWeightDevice, ResourcesUlimits, ThrottleDevice,
 };
 use brig_engine_api::query;
+use brig_engine_api::restart::Restarting;
 use clap::{Args, ValueEnum};
 
 use super::health::HealthOptions;
@@ -334,6 +335,13 @@ impl ContainerOptions {
         query::CreateContainer { name: self.name.clone(), platform: self.platform.clone() }
     }
 
+    /// The body of the creation with its restart policy. `attached` is as for [`body`](Self::body).
+    pub(crate) fn restarting(&self, attached: bool) -> Result<Restarting<ContainerCreateBody>> {
+        let restart = self.resources.restart.as_ref();
+        let on_unhealthy = restart.is_some_and(|restart| restart.on_unhealthy);
+        Ok(Restarting { body: self.body(attached)?, on_unhealthy })
+    }
+
     /// The body of the creation. `attached` is whether the caller will attach to the output.
     pub(crate) fn body(&self, attached: bool) -> Result<ContainerCreateBody> {
         refuse_unknown_flag(self.image())?;
@@ -532,7 +540,7 @@ impl ResourceOptions {
         config.cpuset_mems.clone_from(&self.cpuset_mems);
         config.pids_limit = self.pids_limit;
         config.blkio_weight = self.blkio_weight;
-        config.restart_policy.clone_from(&self.restart);
+        config.restart_policy = self.restart.as_ref().map(|restart| restart.body.clone());
     }
 }
 

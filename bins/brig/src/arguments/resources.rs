@@ -5,6 +5,7 @@ use brig_engine_api::models::{
     DeviceMapping, ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy,
     RestartPolicyNameEnum, ThrottleDevice,
 };
+use brig_engine_api::restart::{ON_UNHEALTHY, Restarting};
 use clap::Args;
 
 use super::size;
@@ -52,22 +53,23 @@ pub(crate) struct ResourceOptions {
     /// Relative weight of block I/O, 10 to 1000
     #[arg(long, value_name = "NUMBER")]
     pub(crate) blkio_weight: Option<u16>,
-    /// When to restart: no, always, unless-stopped, on-failure[:N]
+    /// When to restart: no, always, unless-stopped, on-failure[:N], or on-unhealthy[:N], which restarts on failure and
+    /// when the health check finds it unhealthy
     #[arg(long, value_name = "POLICY", value_parser = restart_policy)]
-    pub(crate) restart: Option<RestartPolicy>,
+    pub(crate) restart: Option<Restarting<RestartPolicy>>,
 }
 
 /// Parses `--restart`.
-pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy> {
+pub(crate) fn restart_policy(text: &str) -> Result<Restarting<RestartPolicy>> {
     let (name, count) =
         text.split_once(':').map_or((text, None), |(name, count)| (name, Some(count)));
     let kind = match name {
         "no" => RestartPolicyNameEnum::NO,
         "always" => RestartPolicyNameEnum::ALWAYS,
         "unless-stopped" => RestartPolicyNameEnum::UNLESS_STOPPED,
-        "on-failure" => RestartPolicyNameEnum::ON_FAILURE,
+        "on-failure" | ON_UNHEALTHY => RestartPolicyNameEnum::ON_FAILURE,
         _ => bail!(
-            "unknown restart policy {name:?}: use no, always, unless-stopped or on-failure[:N]"
+            "unknown restart policy {name:?}: use no, always, unless-stopped, on-failure[:N] or on-unhealthy[:N]"
         ),
     };
     let maximum_retry_count = match (kind, count) {
@@ -78,9 +80,10 @@ pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy> {
                 .with_context(|| format!("invalid number of retries {count:?}"))?
                 .into(),
         ),
-        _ => bail!("only on-failure takes a number of retries"),
+        _ => bail!("only on-failure and on-unhealthy take a number of retries"),
     };
-    Ok(RestartPolicy { name: Some(kind), maximum_retry_count })
+    let body = RestartPolicy { name: Some(kind), maximum_retry_count };
+    Ok(Restarting { body, on_unhealthy: name == ON_UNHEALTHY })
 }
 
 /// Parses `--ulimit NAME=SOFT[:HARD]`; -1 is unlimited.
@@ -155,12 +158,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn restart_policies_are_dockers() {
+    fn restart_policies_are_dockers_and_one_more() {
         let policy = restart_policy("on-failure:3").unwrap();
         assert_eq!(
-            (policy.name, policy.maximum_retry_count),
-            (Some(RestartPolicyNameEnum::ON_FAILURE), Some(3))
+            (policy.body.name, policy.body.maximum_retry_count, policy.on_unhealthy),
+            (Some(RestartPolicyNameEnum::ON_FAILURE), Some(3), false)
         );
+        let policy = restart_policy("on-unhealthy:2").unwrap();
+        assert_eq!((policy.body.maximum_retry_count, policy.on_unhealthy), (Some(2), true));
         for bad in ["", "sometimes", "always:3", "on-failure:x", "on-failure:-1"] {
             assert!(restart_policy(bad).is_err(), "{bad}");
         }

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
     let client = context.client().await?;
-    let inspected = client.inspect_container(&arguments.container, false).await?;
+    let inspected = client.inspect_container(&arguments.container, false).await?.body;
     running(inspected.state.as_ref().and_then(|state| state.running))?;
     let id = inspected.id.unwrap_or_default();
     let config = inspected.config.unwrap_or_default();

@@ -36,7 +36,7 @@ pub(crate) async fn create(
     options: &ContainerOptions,
     attached: bool,
 ) -> Result<ContainerCreateResponse> {
-    let body = options.body(attached)?;
+    let body = options.restarting(attached)?;
     let query = options.query();
     let id_file = options.cidfile.as_deref().map(reserve_id_file).transpose()?;
     if options.pull == Pull::Always {

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
     let client = context.client().await?;
-    let inspected = client.inspect_container(&arguments.container, false).await?;
+    let inspected = client.inspect_container(&arguments.container, false).await?.body;
     let tty = inspected.config.and_then(|config| config.tty).unwrap_or_default();
     let query = query::ContainerLogs {
         follow: arguments.follow,

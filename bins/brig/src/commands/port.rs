@@ -15,7 +15,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome {
-    let inspected = context.client().await?.inspect_container(&arguments.container, false).await?;
+    let inspected =
+        context.client().await?.inspect_container(&arguments.container, false).await?.body;
     let ports = inspected.network_settings.and_then(|settings| settings.ports).unwrap_or_default();
     let wanted = arguments
         .port

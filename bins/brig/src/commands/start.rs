@@ -43,7 +43,7 @@ pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome 
 
 async fn attached(client: &Client, arguments: &Arguments) -> Outcome {
     let container = single(&arguments.containers)?;
-    let inspected = client.inspect_container(container, false).await?;
+    let inspected = client.inspect_container(container, false).await?.body;
     let config = inspected.config.unwrap_or_default();
     let (tty, id) = (config.tty.unwrap_or_default(), inspected.id.unwrap_or_default());
     let stdin = arguments.interactive && config.open_stdin.unwrap_or_default();

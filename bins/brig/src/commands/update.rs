@@ -1,6 +1,7 @@
 //! `brig update`.
 
 use brig_engine_api::models::ContainerUpdateBody;
+use brig_engine_api::restart::Restarting;
 
 use crate::arguments::resources::ResourceOptions;
 use crate::context::Context;
@@ -29,8 +30,9 @@ pub(crate) async fn execute(context: &Context, arguments: Arguments) -> Outcome 
     .await
 }
 
-fn body(resources: &ResourceOptions) -> ContainerUpdateBody {
-    ContainerUpdateBody {
+fn body(resources: &ResourceOptions) -> Restarting<ContainerUpdateBody> {
+    let restart = resources.restart.as_ref();
+    let body = ContainerUpdateBody {
         memory: resources.memory,
         memory_reservation: resources.memory_reservation,
         memory_swap: resources.memory_swap,
@@ -44,7 +46,8 @@ fn body(resources: &ResourceOptions) -> ContainerUpdateBody {
         cpuset_mems: resources.cpuset_mems.clone(),
         pids_limit: resources.pids_limit,
         blkio_weight: resources.blkio_weight,
-        restart_policy: resources.restart.clone(),
+        restart_policy: restart.map(|restart| restart.body.clone()),
         ..ContainerUpdateBody::default()
-    }
+    };
+    Restarting { body, on_unhealthy: restart.is_some_and(|restart| restart.on_unhealthy) }
 }

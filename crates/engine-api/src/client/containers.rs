@@ -11,6 +11,7 @@ use crate::models::{
 };
 use crate::path_stat::{PATH_STAT_HEADER, PathStat};
 use crate::query;
+use crate::restart::Restarting;
 use crate::stream::{MULTIPLEXED_STREAM, RAW_STREAM};
 use crate::types::ListedContainer;
 
@@ -57,7 +58,7 @@ impl Client {
     pub async fn create_container(
         &self,
         query: &query::CreateContainer,
-        body: &ContainerCreateBody,
+        body: &Restarting<ContainerCreateBody>,
     ) -> Result<ContainerCreateResponse> {
         self.post("/containers/create").query(query).json(body).answer().await
     }
@@ -70,7 +71,7 @@ impl Client {
         &self,
         id: &str,
         size: bool,
-    ) -> Result<ContainerInspectResponse> {
+    ) -> Result<Restarting<ContainerInspectResponse>> {
         let query = query::InspectContainer { size };
         self.get(container(id, "/json")).query(&query).answer().await
     }
@@ -140,7 +141,7 @@ impl Client {
     pub async fn update_container(
         &self,
         id: &str,
-        body: &ContainerUpdateBody,
+        body: &Restarting<ContainerUpdateBody>,
     ) -> Result<ContainerUpdateResponse> {
         self.post(container(id, "/update")).json(body).answer().await
     }

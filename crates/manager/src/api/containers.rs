@@ -10,6 +10,7 @@ use brig_engine_api::models::{
 use brig_engine_api::path_stat::{PATH_STAT_HEADER, PathStat};
 use brig_engine_api::query;
 use brig_engine_api::query::UnixTime;
+use brig_engine_api::restart::Restarting;
 use futures_util::stream;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -44,7 +45,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(app): State<App>,
     Params(query): Params<query::CreateContainer>,
-    Json(body): Json<ContainerCreateBody>,
+    Json(body): Json<Restarting<ContainerCreateBody>>,
 ) -> Answer {
     let request = CreateContainer { name: query.name, platform: query.platform, body };
     let created = complete(async move { app.engine.containers.create(request).await }).await?;
@@ -159,7 +160,7 @@ pub(super) async fn rename(
 pub(super) async fn update(
     State(app): State<App>,
     Name(id): Name,
-    Json(body): Json<ContainerUpdateBody>,
+    Json(body): Json<Restarting<ContainerUpdateBody>>,
 ) -> Answer {
     let updated = complete(async move { app.engine.containers.update(&id, body).await }).await?;
     let warnings = Some(updated.warnings.unwrap_or_default());

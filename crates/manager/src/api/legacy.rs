@@ -43,8 +43,8 @@ pub(super) fn filters(filters: Filters) -> crate::Filters {
 
 /// A container's description with how it ended last, and the addresses of the default bridge repeated where API 1.51 has them.
 pub(super) fn container(inspected: &InspectedContainer) -> serde_json::Result<Value> {
-    let container = &inspected.container;
-    let mut value = serde_json::to_value(container)?;
+    let mut value = serde_json::to_value(&inspected.container)?;
+    let container = &inspected.container.body;
     if let (Some(death), Some(Value::Object(state))) = (&inspected.death, value.get_mut("State")) {
         state.insert("Death".to_owned(), serde_json::to_value(death)?);
     }
@@ -134,7 +134,8 @@ mod tests {
                     ..NetworkSettings::default()
                 }),
                 ..ContainerInspectResponse::default()
-            },
+            }
+            .into(),
         };
         let value = container(&inspect("bridge")).unwrap();
         assert_eq!(value["NetworkSettings"]["IPAddress"], "172.17.0.2");

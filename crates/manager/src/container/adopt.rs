@@ -204,12 +204,10 @@ async fn clean_up(shared: &Arc<Shared>, record: &mut ContainerRecord, live: Opti
 }
 
 fn note_exit(record: &mut ContainerRecord, exit: Exit) {
-    let policy = Policy::parse(record.host_config.restart_policy.as_ref()).unwrap_or_default();
+    let policy = Policy::of(record);
     let state = &mut record.state;
     state.note_exit(exit);
-    let restarts =
-        !state.stopped_by_hand && policy.restarts_after(state.exit_code, state.restart_count);
-    state.phase = if restarts { Phase::Restarting } else { Phase::Exited };
+    state.phase = if policy.restarts(state) { Phase::Restarting } else { Phase::Exited };
 }
 
 #[cfg(test)]

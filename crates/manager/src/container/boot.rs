@@ -52,7 +52,7 @@ async fn start(shared: Arc<Shared>, id: String) {
 /// Whether a container is started when the engine comes up: it was waiting for its restart, or it ran before and its
 /// policy says so.
 pub(super) fn is_due(record: &ContainerRecord) -> bool {
-    let policy = Policy::parse(record.host_config.restart_policy.as_ref()).unwrap_or_default();
+    let policy = Policy::of(record);
     let state = &record.state;
     match state.phase {
         Phase::Restarting => true,

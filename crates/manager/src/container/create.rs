@@ -10,6 +10,7 @@ pub(crate) use mounts::shortest_path;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use brig_engine_api::restart::Restarting;
 use brig_images::Image;
 use brig_storage::Tree;
 
@@ -51,7 +52,7 @@ async fn create_named(
     id: String,
     name: String,
 ) -> Result<ContainerCreateResponse> {
-    let CreateContainer { platform, body, .. } = request;
+    let CreateContainer { platform, body: Restarting { body, on_unhealthy }, .. } = request;
     let reference = body.image.clone().unwrap_or_default();
     if reference.is_empty() {
         return Err(Error::invalid("no image was named"));
@@ -67,6 +68,7 @@ async fn create_named(
         image: body.image.clone().unwrap_or_default(),
         image_id: image.id.to_string(),
         manifest: resolved.selected().digest.to_string(),
+        restarts_unhealthy: on_unhealthy,
         incomplete: true,
         ..ContainerRecord::default()
     };

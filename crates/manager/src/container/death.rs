@@ -71,6 +71,8 @@ pub(crate) enum SignalSender {
     Removal,
     /// Its start could not be written down.
     FailedStart,
+    /// It was unhealthy, and its restart policy is for that.
+    Health,
 }
 
 /// A signal that the engine sent to a container that runs.
@@ -118,7 +120,7 @@ impl DeathRecord {
             let cause = one_line(cause.map_or(&self.error, |(_, cause)| cause), REASON_MAX);
             return Some(if self.start_failed { format!("not started: {cause}") } else { cause });
         }
-        if self.exit_code == 0 {
+        if self.exit_code == 0 && self.sender != Some(SignalSender::Health) {
             return None;
         }
         if self.oom_killed {
@@ -148,7 +150,10 @@ impl DeathRecord {
         // A first process that handles the signal ends with this code by itself.
         let handled =
             self.sender.and_then(|_| u32::try_from(self.exit_code).ok()?.checked_sub(128));
-        let number = self.signal.or(handled)?;
+        let Some(number) = self.signal.or(handled) else {
+            let unhealthy = self.sender == Some(SignalSender::Health);
+            return unhealthy.then(|| "stopped by its health check".to_owned());
+        };
         let name = signal::name(number);
         Some(match self.sender {
             Some(SignalSender::Stop) => format!("stopped by {name}"),
@@ -160,6 +165,7 @@ impl DeathRecord {
             Some(SignalSender::FailedStart) => {
                 format!("killed by {name}: its start could not be written down")
             }
+            Some(SignalSender::Health) => format!("killed by its health check with {name}"),
             None if FAULTS.contains(&number) => format!("crashed with {name}"),
             None => format!("killed by {name}, which the engine did not send"),
         })
@@ -219,6 +225,7 @@ impl SignalSender {
             Self::StopTimeout => "engine: stop, after its grace period",
             Self::Removal => "engine: removal by force",
             Self::FailedStart => "engine: start that could not be written down",
+            Self::Health => "engine: health check",
         }
     }
 }
@@ -228,12 +235,19 @@ impl StateRecord {
     pub(crate) fn note_death(&mut self, mut death: DeathRecord) {
         if let Some(sent) = self.sent.take()
             && !death.start_failed
-            && (death.signal == Some(sent.signal)
+            // A program may end as it likes when it is told to: that its health was the reason is known.
+            && (sent.sender == SignalSender::Health
+                || death.signal == Some(sent.signal)
                 || i64::from(death.exit_code) == 128 + i64::from(sent.signal))
         {
             death.sender = Some(sent.sender);
         }
         self.death = Some(death);
+    }
+
+    /// It ended because it was unhealthy.
+    pub(crate) fn ended_for_health(&self) -> bool {
+        self.death.as_ref().is_some_and(|death| death.sender == Some(SignalSender::Health))
     }
 
     /// Why it does not run, in one line.
@@ -306,6 +320,9 @@ mod tests {
         };
         assert_eq!(by(143, None, Some(SignalSender::Stop)).unwrap(), "stopped by SIGTERM");
         assert_eq!(by(0, None, Some(SignalSender::Stop)), None);
+        let health = Some(SignalSender::Health);
+        assert_eq!(by(137, Some(9), health).unwrap(), "killed by its health check with SIGKILL");
+        assert_eq!(by(0, None, health).unwrap(), "stopped by its health check");
         assert_eq!(by(139, Some(11), None).unwrap(), "crashed with SIGSEGV");
         assert!(by(137, Some(9), None).unwrap().contains("did not send"));
         assert_eq!(by(3, None, None), None);
@@ -341,6 +358,8 @@ mod tests {
         assert_eq!(end(stop, 143, None), Some(SignalSender::Stop));
         assert_eq!(end(stop, 137, Some(9)), None);
         assert_eq!(end(stop, 1, None), None);
+        let health = Some(SentSignal { signal: 15, sender: SignalSender::Health });
+        assert_eq!(end(health, 0, None), Some(SignalSender::Health));
         assert_eq!(end(None, 143, Some(15)), None);
     }
 

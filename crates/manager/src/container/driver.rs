@@ -13,10 +13,12 @@
 mod change;
 mod remove;
 mod stop;
+mod unhealthy;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use brig_engine_api::restart::Restarting;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -79,7 +81,7 @@ pub(crate) enum Request {
         reply: Reply<()>,
     },
     Update {
-        update: Box<ContainerUpdateBody>,
+        update: Box<Restarting<ContainerUpdateBody>>,
         reply: Reply<()>,
     },
     Connect {
@@ -118,6 +120,8 @@ pub(crate) struct Driver {
     killing: Option<Killing>,
     removing: Option<(RemoveOptions, Reply<()>)>,
     back_off: BackOff,
+    /// Its health check found it healthy in the run that goes on, or in the last one.
+    was_healthy: bool,
     restart_at: Option<Instant>,
     started: Instant,
     attaches: Vec<(brig_shim_protocol::attach::AttachRequest, oneshot::Sender<UnixStream>)>,
@@ -147,6 +151,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, record: ContainerRecord, live: Option<
         killing: None,
         removing: None,
         back_off: BackOff::default(),
+        was_healthy: false,
         restart_at: None,
         started: Instant::now(),
         attaches: Vec::new(),
@@ -331,6 +336,8 @@ impl Driver {
         });
         self.exit = Some(receiver);
         self.started = Instant::now();
+        let health = self.record.state.health.as_ref();
+        self.was_healthy = health.is_some_and(|health| health.status == "healthy");
         self.probe = health::start(&self.shared, &self.record, self.own.clone());
         self.live = Some(live);
     }
@@ -351,7 +358,7 @@ impl Driver {
         let (oom_killed, code) = (exit.oom_killed, exit.code);
         self.record.state.note_exit(exit);
         let ran = self.started.elapsed();
-        let stopping = self.stopping.take();
+        let stopping = self.stopping.take().filter(|stopping| !stopping.for_health);
         let then_start = stopping.as_ref().is_some_and(|stopping| stopping.then_start);
         let restarts = stopping.is_none() && self.removing.is_none() && self.restarts();
         let step = if restarts { Step::ExitToRestart } else { Step::Exit };
@@ -366,6 +373,9 @@ impl Driver {
         if let Some((options, reply)) = self.removing.take() {
             answer(reply, self.remove_stopped(options).await);
         } else if self.record.state.phase == Phase::Restarting {
+            // One that was never healthy did not run well, however long it took to find that out.
+            let unwell = self.record.state.ended_for_health() && !self.was_healthy;
+            let ran = if unwell { Duration::ZERO } else { ran };
             self.restart_at = Some(Instant::now() + self.back_off.next(ran));
         } else if !then_start && !self.record.state.phase.is_alive() {
             self.remove_if_automatic().await;
@@ -391,13 +401,8 @@ impl Driver {
         }
     }
 
-    fn policy(&self) -> Policy {
-        Policy::parse(self.record.host_config.restart_policy.as_ref()).unwrap_or_default()
-    }
-
     fn restarts(&self) -> bool {
-        let state = &self.record.state;
-        !state.stopped_by_hand && self.policy().restarts_after(state.exit_code, state.restart_count)
+        Policy::of(&self.record).restarts(&self.record.state)
     }
 
     async fn plan_restart_or_rest(&mut self) {

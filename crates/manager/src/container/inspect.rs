@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use brig_engine_api::restart::Restarting;
 use brig_engine_api::types::InspectedContainer;
 use brig_network::Protocol;
 
@@ -74,6 +75,7 @@ pub(super) async fn inspect(
         ..ContainerInspectResponse::default()
     };
     let death = record.state.death.as_ref().map(DeathRecord::describe);
+    let container = Restarting { body: container, on_unhealthy: record.restarts_unhealthy };
     Ok(InspectedContainer { container, death })
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use brig_engine_api::restart::Restarting;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ pub struct CreateContainer {
     /// `os/arch[/variant]` of the image to use.
     pub platform: Option<String>,
     /// The body.
-    pub body: ContainerCreateBody,
+    pub body: Restarting<ContainerCreateBody>,
 }
 
 /// Whether a call changed anything, or found the object as asked for.

@@ -1,24 +1,39 @@
 //! Changing a container's limits and restart policy.
 
+use brig_engine_api::restart::Restarting;
+
 use super::restart::Policy;
-use super::spec;
+use super::{health, spec};
 use crate::error::{Error, Result};
+use crate::metadata::ContainerRecord;
 use crate::models::{ContainerUpdateBody, HostConfig};
 
+/// What an update changes in a record.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub(crate) host: HostConfig,
+    pub(crate) restarts_unhealthy: bool,
+}
+
 /// The host configuration with the changes of `update`, checked as a whole. Zero and absent mean "leave it".
-pub(crate) fn apply(host: &HostConfig, update: ContainerUpdateBody) -> Result<HostConfig> {
+pub(crate) fn apply(
+    record: &ContainerRecord,
+    update: Restarting<ContainerUpdateBody>,
+) -> Result<Changes> {
+    let Restarting { body: update, on_unhealthy } = update;
     refuse(&update)?;
-    let mut changed = host.clone();
+    let mut changed = record.host_config.clone();
+    let mut restarts_unhealthy = record.restarts_unhealthy;
     if update.restart_policy.as_ref().is_some_and(|policy| policy.name.is_some()) {
-        Policy::parse(update.restart_policy.as_ref())?;
-        if host.auto_remove == Some(true)
-            && Policy::parse(update.restart_policy.as_ref())? != Policy::No
-        {
+        let policy = Policy::parse(update.restart_policy.as_ref(), on_unhealthy)?;
+        policy.check(health::is_wanted(&record.config))?;
+        if changed.auto_remove == Some(true) && policy != Policy::No {
             return Err(Error::conflict(
                 "restart policy cannot be updated because AutoRemove is enabled",
             ));
         }
         changed.restart_policy = update.restart_policy;
+        restarts_unhealthy = on_unhealthy;
     }
     let number = |field: &mut Option<i64>, value: Option<i64>| {
         if let Some(value) = value.filter(|value| *value != 0) {
@@ -59,7 +74,7 @@ pub(crate) fn apply(host: &HostConfig, update: ContainerUpdateBody) -> Result<Ho
         ));
     }
     spec::resources(&changed)?;
-    Ok(changed)
+    Ok(Changes { host: changed, restarts_unhealthy })
 }
 
 fn refuse(update: &ContainerUpdateBody) -> Result<()> {
@@ -96,6 +111,11 @@ fn refuse(update: &ContainerUpdateBody) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::{HealthConfig, RestartPolicy, RestartPolicyNameEnum};
+
+    fn record(host_config: HostConfig) -> ContainerRecord {
+        ContainerRecord { host_config, ..ContainerRecord::default() }
+    }
 
     #[test]
     fn what_is_absent_or_zero_stays() {
@@ -106,7 +126,7 @@ mod tests {
             pids_limit: Some(9),
             ..ContainerUpdateBody::default()
         };
-        let changed = apply(&host, update).expect("good");
+        let changed = apply(&record(host), update.into()).expect("good").host;
         assert_eq!(
             (changed.memory, changed.cpu_shares, changed.pids_limit),
             (Some(64 << 20), Some(512), Some(9))
@@ -122,6 +142,28 @@ mod tests {
         };
         let update =
             ContainerUpdateBody { memory: Some(256 << 20), ..ContainerUpdateBody::default() };
-        assert!(apply(&host, update).is_err());
+        assert!(apply(&record(host), update.into()).is_err());
+    }
+
+    #[test]
+    fn a_policy_that_restarts_the_unhealthy_comes_and_goes_with_an_update() {
+        let update = |name: Option<RestartPolicyNameEnum>, on_unhealthy| Restarting {
+            body: ContainerUpdateBody {
+                restart_policy: name
+                    .map(|name| RestartPolicy { name: Some(name), maximum_retry_count: None }),
+                ..ContainerUpdateBody::default()
+            },
+            on_unhealthy,
+        };
+        let on_unhealthy = || update(Some(RestartPolicyNameEnum::ON_FAILURE), true);
+        let mut record = record(HostConfig::default());
+        assert!(apply(&record, on_unhealthy()).is_err(), "it has no health check");
+        let test = Some(vec!["CMD".to_owned(), "true".to_owned()]);
+        record.config.healthcheck = Some(HealthConfig { test, ..HealthConfig::default() });
+        assert!(apply(&record, on_unhealthy()).expect("good").restarts_unhealthy);
+        record.restarts_unhealthy = true;
+        assert!(apply(&record, update(None, false)).expect("good").restarts_unhealthy);
+        let no = apply(&record, update(Some(RestartPolicyNameEnum::NO), false)).expect("good");
+        assert!(!no.restarts_unhealthy);
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct ContainerRecord {
     /// Networks by name.
     pub(crate) networks: BTreeMap<String, Attachment>,
     pub(crate) state: StateRecord,
+    /// The restart policy of `host_config`, which reads `on-failure`, is `on-unhealthy`.
+    pub(crate) restarts_unhealthy: bool,
     /// What the record owns is still being made, and nobody was told of the container yet.
     pub(crate) incomplete: bool,
 }

@@ -28,7 +28,9 @@ pub(super) fn check(record: &mut ContainerRecord, config: &Config) -> Result<Vec
     runtime::find(config, &runtime)?;
     record.host_config.runtime = Some(runtime);
     health::check(&record.config)?;
-    let policy = Policy::parse(record.host_config.restart_policy.as_ref())?;
+    let policy =
+        Policy::parse(record.host_config.restart_policy.as_ref(), record.restarts_unhealthy)?;
+    policy.check(health::is_wanted(&record.config))?;
     if record.host_config.auto_remove == Some(true) && policy != Policy::No {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }

@@ -1,11 +1,13 @@
 //! Changes of a container that neither start nor end it.
 
+use brig_engine_api::restart::Restarting;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::Driver;
 use crate::container::state::Step;
-use crate::container::{lifecycle, spec, update};
+use crate::container::update::{self, Changes};
+use crate::container::{lifecycle, spec};
 use crate::error::{Error, Result};
 use crate::metadata::{HealthRecord, Write};
 use crate::models::{ContainerUpdateBody, EndpointSettings};
@@ -55,8 +57,8 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) async fn update(&mut self, update: ContainerUpdateBody) -> Result<()> {
-        let changed = update::apply(&self.record.host_config, update)?;
+    pub(super) async fn update(&mut self, update: Restarting<ContainerUpdateBody>) -> Result<()> {
+        let Changes { host: changed, restarts_unhealthy } = update::apply(&self.record, update)?;
         let resources = spec::resources(&changed)?;
         // A restart policy alone is nothing to the shim, which may be between two runs.
         if resources != spec::resources(&self.record.host_config)?
@@ -68,6 +70,7 @@ impl Driver {
             live.shim.update(json).await?;
         }
         self.record.host_config = changed;
+        self.record.restarts_unhealthy = restarts_unhealthy;
         self.save(Write::Durable).await?;
         self.event("update", &[]);
         Ok(())
@@ -116,6 +119,11 @@ impl Driver {
         self.save_status().await;
         if before.as_deref() != Some(&status) {
             self.event(&format!("health_status: {status}"), &[]);
+        }
+        match &*status {
+            "healthy" => self.was_healthy = true,
+            "unhealthy" => self.end_unhealthy().await,
+            _ => {}
         }
     }
 }

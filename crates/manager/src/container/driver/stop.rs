@@ -24,6 +24,8 @@ pub(super) struct Stopping {
     pub(super) replies: Vec<Reply<Outcome>>,
     /// Start again once it ended.
     pub(super) then_start: bool,
+    /// Nobody asked for it: it is unhealthy, and its restart policy takes over once it ended.
+    pub(super) for_health: bool,
 }
 
 /// SIGKILL was sent, and whoever asked for it waits until the end is written down: what they ask next, such as the
@@ -44,13 +46,16 @@ impl Driver {
         if let Some(stopping) = &mut self.stopping {
             stopping.then_start |= then_start;
             stopping.replies.push(reply);
+            if std::mem::take(&mut stopping.for_health) {
+                self.take_over_stop().await;
+            }
             return;
         }
-        match self.begin_stop(options).await {
+        match self.begin_stop(options, SignalSender::Stop).await {
             Ok(Some(deadline)) => {
-                let killed = false;
+                let (killed, for_health, replies) = (false, false, vec![reply]);
                 self.stopping =
-                    Some(Stopping { deadline, killed, replies: vec![reply], then_start });
+                    Some(Stopping { deadline, killed, replies, then_start, for_health });
             }
             Ok(None) if then_start => answer(reply, self.start_by_hand().await),
             Ok(None) => answer(reply, Ok(Outcome::Unchanged)),
@@ -58,10 +63,20 @@ impl Driver {
         }
     }
 
+    /// What its health check began, a call asks for now: it is not started again by its policy.
+    async fn take_over_stop(&mut self) {
+        self.record.state.stopped_by_hand = true;
+        if let Some(sent) = &mut self.record.state.sent {
+            sent.sender = SignalSender::Stop;
+        }
+        self.save_if_possible("the stop").await;
+    }
+
     /// Sends the stop signal; returns the deadline, or `None` when nothing runs.
     pub(super) async fn begin_stop(
         &mut self,
         options: &StopOptions,
+        sender: SignalSender,
     ) -> Result<Option<Option<Instant>>> {
         let phase = self.record.state.phase;
         if phase == Phase::Restarting {
@@ -76,8 +91,8 @@ impl Driver {
         }
         let text = options.signal.as_deref().or(self.record.config.stop_signal.as_deref());
         let number = signal::parse(text.filter(|text| !text.is_empty()).unwrap_or("SIGTERM"))?;
-        self.record.state.stopped_by_hand = true;
-        self.record.state.sent = Some(SentSignal { signal: number, sender: SignalSender::Stop });
+        self.record.state.stopped_by_hand = sender == SignalSender::Stop;
+        self.record.state.sent = Some(SentSignal { signal: number, sender });
         self.save_if_possible("the stop").await;
         failpoint::hit("stop-recorded")?;
         if phase == Phase::Paused {
@@ -87,7 +102,7 @@ impl Driver {
             .timeout_seconds
             .or(self.record.config.stop_timeout)
             .unwrap_or_else(|| self.shared.config.stop_timeout_seconds.into());
-        match self.send_signal(number, SignalSender::Stop).await {
+        match self.send_signal(number, sender).await {
             // It ended by itself at this very moment: its exit is on the way.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             sent => sent?,
@@ -109,7 +124,9 @@ impl Driver {
         }
         stopping.killed = true;
         stopping.deadline = Some(Instant::now() + KILL_PATIENCE);
-        if let Err(error) = self.send_signal(signal::KILL, SignalSender::StopTimeout).await {
+        let sender =
+            if stopping.for_health { SignalSender::Health } else { SignalSender::StopTimeout };
+        if let Err(error) = self.send_signal(signal::KILL, sender).await {
             tracing::warn!(container = %self.record.id, "kill: {}", error.report());
         }
     }
