@@ -101,7 +101,7 @@ fn a_failing_disk_beneath_brigd_fails_the_call_and_nothing_else() {
         lab.check_reuse(fault, "victim");
         lab.check_consistency(fault);
     }
-    println!("{} faults in brigd, {failed} calls failed", OF_BRIGD.len() * 3);
+    lab.swept(OF_BRIGD.len() * 3, &format!("injected errors in brigd ({failed} calls failed)"));
 }
 
 /// Lets calls of all threads of a process fail from now on.
@@ -174,5 +174,5 @@ fn a_failing_call_beneath_the_shim_fails_the_start_and_nothing_else() {
             lab.check_consistency(&case);
         }
     }
-    println!("{tried} faults in the shim, {failed} starts failed");
+    lab.swept(tried, &format!("injected errors in the shim ({failed} starts failed)"));
 }

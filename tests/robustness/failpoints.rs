@@ -118,7 +118,7 @@ fn a_create_cut_off_anywhere_is_all_or_nothing() {
             lab.must("POST", "/volumes/prune", "");
         }
     }
-    println!("create: {} kills and errors", OF_CREATE.len() * 3);
+    lab.swept(OF_CREATE.len() * 3, "kills and errors at points of create");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_start_cut_off_anywhere_runs_or_can_be_tried_again() {
         assert_eq!(inspected["State"]["ExitCode"], 7, "{case}: {inspected}");
         settle(&lab, &case);
     }
-    println!("start: {} kills and errors", cases.len());
+    lab.swept(cases.len(), "kills and errors at points of start");
 }
 
 #[test]
@@ -181,7 +181,41 @@ fn a_stop_cut_off_anywhere_ends_the_container_once() {
         assert!(ends <= 1, "{case}: told {ends} times");
         settle(&lab, &case);
     }
-    println!("stop: {} kills", cases.len());
+    lab.swept(cases.len(), "kills at points of stop");
+}
+
+/// Points on the way of a signal that ends a container by hand, and the call that sends it.
+const OF_KILL: &[(&str, &str, &str)] = &[
+    ("kill-recorded", "POST", "/containers/victim/kill"),
+    ("kill-signalled", "POST", "/containers/victim/kill"),
+    ("kill-signalled", "POST", "/containers/victim/kill?signal=TERM"),
+    ("stop-signalled", "POST", "/containers/victim/stop?t=20"),
+    ("removal-signalled", "DELETE", "/containers/victim?force=1"),
+];
+
+#[test]
+fn what_was_ended_by_hand_is_not_started_again_by_an_engine_that_died_over_it() {
+    let Some(mut lab) = lab("points-kill") else { return };
+    for (policy, (point, method, path)) in ["unless-stopped", "on-failure"]
+        .iter()
+        .flat_map(|policy| OF_KILL.iter().map(move |it| (policy, it)))
+    {
+        lab.create("victim", VICTIM, &json!({ "RestartPolicy": { "Name": policy } }));
+        lab.start_victim("victim");
+        let pid = lab.pid("victim");
+        strike(&mut lab, (point, KILL), (method, path, ""));
+        let case = format!("{KILL} at {point} of {method} {path} with {policy}");
+        if *point == "kill-recorded" {
+            // The signal was not sent, and nobody was told that it was.
+            assert_eq!(lab.pid("victim"), pid, "{case}");
+            lab.must(method, path, "");
+        }
+        lab.until(&case, || lab.state("victim").as_deref() == Some("exited"));
+        let inspected = lab.inspect("victim").unwrap();
+        assert_eq!(inspected["RestartCount"], 0, "{case}: {inspected}");
+        settle(&lab, &case);
+    }
+    lab.swept(OF_KILL.len() * 2, "kills at points of kill, stop and removal with a restart policy");
 }
 
 /// How often this brigd told the end of the victim.
@@ -214,7 +248,7 @@ fn a_removal_cut_off_anywhere_is_finished_or_can_be_repeated() {
         assert!(lab.inspect("victim").is_none(), "{case}, forced");
         settle(&lab, &case);
     }
-    println!("remove: {} kills", OF_REMOVE.len() * 2);
+    lab.swept(OF_REMOVE.len() * 2, "kills at points of removal");
 }
 
 #[test]
@@ -241,5 +275,5 @@ fn an_exec_cut_off_anywhere_leaves_the_container_as_it_was() {
         assert_eq!((again.code, again.stdout.trim()), (Some(4), "hi"), "{case}: {again:?}");
     }
     lab.must("DELETE", "/containers/victim?force=1", "");
-    println!("exec: 4 kills and errors");
+    lab.swept(4, "kills and errors at points of exec");
 }

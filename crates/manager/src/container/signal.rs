@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 
 pub(crate) const KILL: u32 = 9;
+pub(crate) const TERM: u32 = 15;
 /// The highest real-time signal.
 const MAX: u32 = 64;
 

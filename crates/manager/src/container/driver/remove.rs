@@ -44,7 +44,7 @@ impl Driver {
             );
             return answer(reply, Err(Error::conflict(what)));
         }
-        self.record.state.stopped_by_hand = true;
+        self.intend_end("the removal by force").await;
         if self.record.state.phase == Phase::Paused {
             let _ = self.unpause().await;
         }
@@ -52,6 +52,7 @@ impl Driver {
             // It may have ended in this very moment; the exit will tell.
             tracing::debug!(container = %self.record.id, "kill for removal: {}", error.report());
         }
+        let _fatal_at_most = failpoint::hit("removal-signalled");
         self.removing = Some((options, reply));
     }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Driver, Reply, answer};
 use crate::container::death::{SentSignal, SignalSender};
 use crate::container::requests::{Outcome, StopOptions};
+use crate::container::restart::Policy;
 use crate::container::signal;
 use crate::container::state::{Phase, Step};
 use crate::error::{Error, ErrorKind, Result};
@@ -196,19 +197,33 @@ impl Driver {
                 self.record.name, self.record.id
             )));
         }
+        let before = self.record.state.stopped_by_hand;
         let stop_signal = self.record.config.stop_signal.as_deref().filter(|text| !text.is_empty());
-        if number == signal::KILL
-            || Some(number) == stop_signal.and_then(|text| signal::parse(text).ok())
-        {
+        let stop_signal = stop_signal.and_then(|text| signal::parse(text).ok());
+        if number == signal::KILL || number == stop_signal.unwrap_or(signal::TERM) {
             // Docker: a kill by hand keeps the restart policy from bringing it back.
-            self.record.state.stopped_by_hand = true;
+            self.intend_end("the kill").await;
         }
+        failpoint::hit("kill-recorded")?;
         if self.record.state.phase == Phase::Paused && number == signal::KILL {
             self.unpause().await?;
         }
-        self.send_signal(number, SignalSender::Kill).await?;
+        let sent = self.send_signal(number, SignalSender::Kill).await;
+        failpoint::hit("kill-signalled")?;
+        if sent.is_err() {
+            self.record.state.stopped_by_hand = before;
+        }
         self.save_status().await;
-        Ok(number)
+        sent.map(|()| number)
+    }
+
+    /// Notes that the container is ended by hand, before the signal that does it: an engine that dies in between must
+    /// not take its end for one that the restart policy is asked about.
+    pub(super) async fn intend_end(&mut self, what: &str) {
+        self.record.state.stopped_by_hand = true;
+        if Policy::of(&self.record) != Policy::No {
+            self.save_if_possible(what).await;
+        }
     }
 }
 
