@@ -8,9 +8,11 @@ use crate::lab::{Lab, VICTIM, is_alive};
 #[test]
 fn a_killed_shim_ends_its_container_and_says_so() {
     let Some(lab) = Lab::start("shim-killed", Setup::default()) else { return };
-    lab.create("victim", VICTIM, &json!({}));
+    lab.create("victim", &format!("echo last words >&2; {VICTIM}"), &json!({}));
     lab.start_victim("victim");
     let (shim, init) = (shim_of(&lab, "victim"), lab.pid("victim"));
+    let logged = || lab.must("GET", "/containers/victim/logs?stderr=1", "").body;
+    lab.until("its line in the log", || logged().contains("last words"));
     kill(shim);
     let code = lab.must("POST", "/containers/victim/wait", "").json()["StatusCode"].as_i64();
     assert_eq!(code, Some(137));
@@ -18,6 +20,13 @@ fn a_killed_shim_ends_its_container_and_says_so() {
     assert_eq!(inspected["State"]["Status"], "exited", "{inspected}");
     let error = inspected["State"]["Error"].as_str().unwrap_or_default();
     assert!(error.contains("shim died"), "{error}");
+    // The shim took its memory of them along; the log has them.
+    let line = &inspected["State"]["Death"]["LastLines"][0];
+    assert_eq!(
+        (&line["Text"], &line["Stream"]),
+        (&"last words".into(), &"stderr".into()),
+        "{inspected}"
+    );
     assert!(!is_alive(init), "its process went with it");
     lab.check_bystander("shim killed");
     lab.check_consistency("shim killed");

@@ -43,6 +43,7 @@ const PACKAGES: &[&str] = &[
     "runc",
     "skopeo",
     "strace",
+    "systemd",
     "tini",
     "uidmap",
     "umoci",
@@ -285,7 +286,8 @@ impl Reader {
             "failures:" => false,
             _ => self.quiet && !line.starts_with("test result:") && !line.starts_with("running "),
         };
-        if !self.quiet && !line.trim().is_empty() {
+        // How much a sweep has tried is worth knowing, also when it found nothing.
+        if line.starts_with("swept ") || !self.quiet && !line.trim().is_empty() {
             println!("{line}");
         }
         Ok(())

@@ -22,7 +22,7 @@ use super::lifecycle::{self, Live};
 use super::requests::RemoveOptions;
 use super::restart::Policy;
 use super::state::Phase;
-use super::{Shared, driver, now, publish, shims};
+use super::{Shared, driver, logs, now, publish, shims};
 use crate::error::Result;
 use crate::metadata::{ContainerRecord, Write};
 use crate::network::Joined;
@@ -139,11 +139,12 @@ async fn take_up(
             return Some((record, live));
         }
         Adoption::NoteExit => {
-            let exit = match place.exit_record() {
+            let mut exit = match place.exit_record() {
                 Some(exit) => exit,
                 None if found.bundle => lifecycle::exit_of_dead_shim(&place).await,
                 None => unseen(),
             };
+            logs::add_last_lines(shared, &record, &mut exit).await;
             note_exit(&mut record, exit);
             clean_up(shared, &mut record, None).await;
             let code = record.state.exit_code.to_string();

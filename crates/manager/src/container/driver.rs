@@ -31,7 +31,7 @@ use super::requests::{Outcome, RemoveOptions, StopOptions};
 use super::restart::{BackOff, Policy};
 use super::state::{Phase, Step};
 use super::table::{Handle, View};
-use super::{Shared, now, signal};
+use super::{Shared, logs, now, signal};
 use crate::error::Result;
 use crate::failpoint;
 use crate::metadata::{ContainerRecord, HealthRecord, Write};
@@ -342,7 +342,8 @@ impl Driver {
         self.live = Some(live);
     }
 
-    async fn on_exit(&mut self, exit: Exit) {
+    async fn on_exit(&mut self, mut exit: Exit) {
+        logs::add_last_lines(&self.shared, &self.record, &mut exit).await;
         self.exit = None;
         self.probe = None;
         let _fatal_at_most = failpoint::hit("exit-heard");

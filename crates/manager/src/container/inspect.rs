@@ -7,7 +7,8 @@ use brig_engine_api::restart::Restarting;
 use brig_engine_api::types::InspectedContainer;
 use brig_network::Protocol;
 
-use super::{DeathRecord, Phase, Shared, list, log_driver, runtime};
+use super::log_driver::{self, Place};
+use super::{DeathRecord, Phase, Shared, list, runtime};
 use crate::error::Result;
 use crate::metadata::{ContainerRecord, EndpointRecord, HealthRecord, MountKind};
 use crate::models::{
@@ -36,11 +37,9 @@ pub(super) async fn inspect(
         let path = shared.config.root.join("containers").join(&record.id).join(name);
         Some(if written { path.display().to_string() } else { String::new() })
     };
-    let logged = log_driver::is_readable(record, &shared.config).unwrap_or(false);
-    let log_path = if logged {
-        log_driver::path(&shared.config, &record.id).display().to_string()
-    } else {
-        String::new()
+    let log_path = match log_driver::readable(record, &shared.config) {
+        Ok(Place::Files(path)) => path.display().to_string(),
+        _ => String::new(),
     };
     let execs = shared.execs.of_container(&record.id);
     let container = ContainerInspectResponse {

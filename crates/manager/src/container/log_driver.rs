@@ -116,9 +116,23 @@ fn option(
     Ok(true)
 }
 
-/// Whether `logs` can read what the container writes.
-pub(crate) fn is_readable(record: &ContainerRecord, config: &Config) -> Result<bool> {
-    Ok(parse(record, config)?.is_some_and(|log| log.driver == "json-file"))
+/// Where `logs` finds what the container writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In files, of which this is the current one.
+    Files(PathBuf),
+    /// In the machine's journal.
+    Journal,
+}
+
+/// Where `logs` reads what the container writes.
+pub(crate) fn readable(record: &ContainerRecord, config: &Config) -> Result<Place> {
+    let log = parse(record, config)?;
+    match log.as_ref().map(|log| log.driver.as_str()) {
+        Some("json-file") => Ok(Place::Files(path(config, &record.id))),
+        Some("journald") => Ok(Place::Journal),
+        _ => Err(Error::unsupported("configured logging driver does not support reading")),
+    }
 }
 
 /// The fields that docker's driver gives every entry of a journal, and what the options name.

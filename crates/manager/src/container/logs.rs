@@ -1,24 +1,32 @@
-//! Reading a container's log: docker's json-file format, through all rotated files, and on as it grows.
+//! Reading a container's log: docker's json-file format, through all rotated files, and on as it grows; or the journal.
 //!
 //! The shim writes the log and rotates it whether the engine runs or not; this module only reads. A slow reader costs
 //! memory for one batch of at most [`BATCH_BYTES`] and holds no thread while it is slow.
 
+mod export;
+mod follow_journal;
+mod journal;
+mod last_lines;
 mod reader;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use brig_shim_protocol::Timestamp;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::Shared;
+use super::log_driver::{self, Place};
 use super::requests::LogsRequest;
 use super::table::View;
-use super::{Shared, log_driver};
 use crate::blocking;
 use crate::error::{Error, Result};
+use crate::metadata::ContainerRecord;
+use crate::shim_client::Exit;
 use crate::stream::LogStream;
 
 use reader::{Entry, Reader};
@@ -38,29 +46,27 @@ pub(super) async fn logs(
     if !(request.stdout || request.stderr) {
         return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
     }
-    if !log_driver::is_readable(record, &shared.config)? {
-        return Err(Error::unsupported("configured logging driver does not support reading"));
-    }
+    let place = log_driver::readable(record, &shared.config)?;
     let details = match request.details {
         true => log_driver::details(record, &shared.config)?,
         false => String::new(),
     };
     let tty = record.config.tty.unwrap_or(false);
-    let path = log_driver::path(&shared.config, &record.id);
-    // The watch is set before the first read, so that nothing written in between goes unnoticed.
     let follow = request.follow && record.state.phase.is_alive();
-    let watcher = if follow { Some(Watcher::new(&path)?) } else { None };
-    let (tail, open) = (request.tail, path.clone());
-    let reader = blocking::run(move || Reader::open(&open, tail)).await?;
-    let follower = Follower {
-        reader: Some(reader),
-        watcher,
-        views: handle.watch(),
-        request,
-        details,
-        tty,
-        ended: false,
+    let tail = request.tail;
+    let framing = Framing { request, details, tty, ended: false };
+    let path = match place {
+        Place::Files(path) => path,
+        Place::Journal => {
+            let views = handle.watch();
+            let output = follow_journal::entries(&record.id, views, framing, follow).await?;
+            return Ok(LogStream { tty, output });
+        }
     };
+    // The watch is set before the first read, so that nothing written in between goes unnoticed.
+    let watcher = if follow { Some(Watcher::new(&path)?) } else { None };
+    let reader = blocking::run(move || Reader::open(&path, tail)).await?;
+    let follower = Follower { reader: Some(reader), watcher, views: handle.watch(), framing };
     let output = stream::unfold(follower, |mut follower| async move {
         let piece = follower.next().await?;
         Some((piece, follower))
@@ -68,32 +74,56 @@ pub(super) async fn logs(
     Ok(LogStream { tty, output: Box::pin(output) })
 }
 
+/// Adds what the log tells to an end that the container's own shim did not live to tell of. A log that cannot be read adds
+/// nothing.
+pub(super) async fn add_last_lines(shared: &Shared, record: &ContainerRecord, exit: &mut Exit) {
+    let is_told = exit.error.is_empty() && !exit.unseen;
+    if is_told || !exit.account.last_lines.is_empty() {
+        return;
+    }
+    let Ok(Place::Files(path)) = log_driver::readable(record, &shared.config) else { return };
+    // Lines are written before the start is noted, so the end of the run before is what tells runs apart.
+    let after = Timestamp::parse(&record.state.finished_at).ok();
+    match blocking::run(move || last_lines::read(&path, after)).await {
+        Ok(lines) => exit.account.last_lines = lines,
+        Err(error) => {
+            tracing::warn!(container = %record.id, "look for its last lines: {}", error.report());
+        }
+    }
+}
+
+/// What of the entries is told, and how.
+struct Framing {
+    request: LogsRequest,
+    /// Put before each line, after the time.
+    details: String,
+    tty: bool,
+    /// No more is told.
+    ended: bool,
+}
+
 struct Follower {
     /// Away while a blocking read has it.
     reader: Option<Reader>,
     watcher: Option<Watcher>,
     views: watch::Receiver<Arc<View>>,
-    request: LogsRequest,
-    /// Put before each line, after the time.
-    details: String,
-    tty: bool,
-    ended: bool,
+    framing: Framing,
 }
 
 impl Follower {
     async fn next(&mut self) -> Option<Result<Bytes>> {
-        while !self.ended {
+        while !self.framing.ended {
             // Asked before the read: what was written before the end is then seen by that read.
             let alive = self.views.borrow().record.state.phase.is_alive();
             let entries = match self.read().await {
                 Ok(entries) => entries,
                 Err(error) => {
-                    self.ended = true;
+                    self.framing.ended = true;
                     return Some(Err(error));
                 }
             };
             if !entries.is_empty() {
-                let piece = self.frame(&entries);
+                let piece = self.framing.frame(&entries);
                 if !piece.is_empty() {
                     return Some(Ok(piece));
                 }
@@ -110,7 +140,7 @@ impl Follower {
                 }
             };
             if let Err(error) = changed.await {
-                self.ended = true;
+                self.framing.ended = true;
                 return Some(Err(error));
             }
         }
@@ -127,7 +157,9 @@ impl Follower {
         self.reader = Some(reader);
         Ok(entries)
     }
+}
 
+impl Framing {
     fn frame(&mut self, entries: &[Entry]) -> Bytes {
         let mut piece = BytesMut::new();
         for entry in entries {
