@@ -4,6 +4,7 @@
 //! every system call instead of a sample and more rounds, run with `BRIG_TEST_SOAK=1`.
 #![expect(
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::print_stderr,
     reason = "a test that cannot be set up fails; helpers of tests are tests"
 )]
@@ -14,6 +15,7 @@ mod disk;
 mod failpoints;
 mod hostile;
 mod load;
+mod many;
 mod supervision;
 mod syscalls;
 

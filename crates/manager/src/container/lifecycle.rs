@@ -11,7 +11,6 @@
 //!   shim Start
 //! ```
 
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -302,7 +301,7 @@ fn shim_options(shared: &Shared, record: &ContainerRecord) -> Result<Options> {
 /// Waits until the container's process has ended, through lost connections and dead shims.
 pub(crate) async fn wait_for_exit(mut shim: Shim) -> Exit {
     let place = shim.place().clone();
-    let process = place.process();
+    let process = place.process().and_then(shims::watch);
     loop {
         let lost = tokio::select! {
             biased;
@@ -310,7 +309,7 @@ pub(crate) async fn wait_for_exit(mut shim: Shim) -> Exit {
                 Ok(exit) => return exit,
                 Err(error) => Some(error),
             },
-            () = death_of(process.as_ref()) => None,
+            () = shims::ended(process.as_ref()) => None,
         };
         if let Some(exit) = place.exit_record() {
             return exit;
@@ -323,13 +322,6 @@ pub(crate) async fn wait_for_exit(mut shim: Shim) -> Exit {
             }
             _ => return exit_of_dead_shim(&place).await,
         }
-    }
-}
-
-async fn death_of(process: Option<&OwnedFd>) {
-    match process {
-        Some(process) => shims::ended(process).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -387,7 +379,8 @@ async fn end_shim(shim: &Shim, place: &ShimPlace) -> bool {
     // The shim may end before its answer is read.
     let _ = shim.shutdown().await;
     let Some(process) = process else { return true };
-    tokio::time::timeout(shims::PATIENCE, shims::ended(&process)).await.is_ok()
+    let process = shims::watch(process);
+    tokio::time::timeout(shims::PATIENCE, shims::ended(process.as_ref())).await.is_ok()
 }
 
 /// Removes what the runtime has of a container to whose shim there is no connection, and that shim.

@@ -36,16 +36,21 @@ impl ShimProcess {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             Err(errno) => return Err(Error::io(what(), errno.into())),
         }
-        let ended = tokio::time::timeout(PATIENCE, ended(&self.process)).await;
+        let process = self.process.try_clone().ok().and_then(watch);
+        let ended = tokio::time::timeout(PATIENCE, ended(process.as_ref())).await;
         ended.map_err(|_| Error::conflict(format!("{}: it does not end", what())))
     }
 }
 
-/// Resolves when the process of a descriptor has ended; never if that cannot be watched.
-pub(crate) async fn ended(process: &OwnedFd) {
+/// Watches a process by its descriptor, of which it needs no second one; `None` if it cannot be watched.
+pub(crate) fn watch(process: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
     #[expect(deprecated, reason = "its successor is unsafe; an OwnedFd keeps what that asks for")]
-    let watch = |process| AsyncFd::with_interest(process, Interest::READABLE);
-    if let Ok(process) = process.try_clone().and_then(watch)
+    AsyncFd::with_interest(process, Interest::READABLE).ok()
+}
+
+/// Resolves when a process that is watched has ended; never if it is not watched.
+pub(crate) async fn ended(process: Option<&AsyncFd<OwnedFd>>) {
+    if let Some(process) = process
         && process.readable().await.is_ok()
     {
         return;
