@@ -25,6 +25,7 @@ mod diagnostics;
 mod external;
 mod group;
 mod identity;
+mod info;
 mod kernel_log;
 mod log;
 mod logger;
@@ -73,6 +74,6 @@ fn run() -> anyhow::Result<()> {
         }
         Action::Delete => start::delete(&arguments, &environment),
         Action::Version => start::version(),
-        Action::Info => start::info(),
+        Action::Info => info::info(),
     }
 }

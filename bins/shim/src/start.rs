@@ -1,10 +1,10 @@
-//! The commands: `start`, `delete`, `-v` and `-info`.
+//! The commands: `start`, `delete` and `-v`.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,6 @@ use brig_shim_protocol::attach;
 use brig_shim_protocol::bootstrap::{self, BootstrapParams};
 use brig_shim_protocol::bundle;
 use brig_shim_protocol::task::DeleteResponse;
-use brig_shim_protocol::types::{RuntimeInfo, RuntimeVersion};
 use brig_shim_protocol::{ExitRecord, MemoryAtExit, Timestamp};
 use prost::Message;
 use rustix::fs::Mode;
@@ -27,6 +26,8 @@ use crate::server::Shim;
 
 /// Where containerd's shims keep their sockets.
 const CONTAINERD_SOCKETS: &str = "/run/containerd/s";
+/// Starts over when the directory of the sockets is removed while it is being locked.
+const LOCK_TRIES: u32 = 100;
 
 /// What the environment says; only this program reads it.
 #[derive(Debug, Default)]
@@ -224,19 +225,7 @@ pub(crate) fn version() -> Result<()> {
     print(text.as_bytes())
 }
 
-/// Prints a `RuntimeInfo`.
-pub(crate) fn info() -> Result<()> {
-    let version =
-        RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() };
-    let info = RuntimeInfo {
-        name: "io.containerd.brig.v1".to_owned(),
-        version: Some(version),
-        ..RuntimeInfo::default()
-    };
-    print(&info.encode_to_vec())
-}
-
-fn print(bytes: &[u8]) -> Result<()> {
+pub(crate) fn print(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes).and_then(|()| stdout.flush()).context("write to standard output")
 }
@@ -256,11 +245,6 @@ fn enter_bundle(arguments: &Arguments) -> Result<PathBuf> {
 fn containerd_socket(arguments: &Arguments, bundle: &Path) -> Result<PathBuf> {
     let group = group::of(bundle, &arguments.id)?;
     let directory = Path::new(CONTAINERD_SOCKETS);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(directory)
-        .with_context(|| format!("make {}", directory.display()))?;
     let mut hash = Sha256::new();
     for part in [&arguments.address, &arguments.namespace, &group] {
         hash.update(part.as_bytes());
@@ -285,13 +269,35 @@ fn bind(path: &Path) -> Result<UnixListener> {
     }
 }
 
-/// Holds the directory of a socket against other starters until it is dropped.
+/// Makes the directory of a socket, and holds it against other starters until it is dropped.
 fn lock_directory_of(socket: &Path) -> Result<fs::File> {
     let directory = socket.parent().unwrap_or_else(|| Path::new("/"));
-    let lock = fs::File::open(directory)
-        .and_then(|file| file.lock().map(|()| file))
-        .with_context(|| format!("lock {}", directory.display()))?;
-    Ok(lock)
+    for _ in 0..LOCK_TRIES {
+        match try_lock(directory) {
+            Ok(Some(lock)) => return Ok(lock),
+            Ok(None) => {}
+            // It went, or what it is in, between two of the steps.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("lock {}", directory.display()));
+            }
+        }
+    }
+    bail!(
+        "lock {}: it was removed {LOCK_TRIES} times meanwhile; find out by whom",
+        directory.display()
+    )
+}
+
+/// Locks a directory; `None` when what was locked is no longer what has the name. Whoever removes it while it is empty
+/// would otherwise leave this starter alone in a directory that nobody finds.
+fn try_lock(directory: &Path) -> io::Result<Option<fs::File>> {
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(directory)?;
+    let file = fs::File::open(directory)?;
+    file.lock()?;
+    let (locked, named) = (file.metadata()?, fs::metadata(directory)?);
+    let is_same = (locked.dev(), locked.ino()) == (named.dev(), named.ino());
+    Ok(is_same.then_some(file))
 }
 
 fn connects(path: &Path) -> bool {

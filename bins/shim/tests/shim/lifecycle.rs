@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::process::Stdio;
 
 use crate::support::{Setup, Shim, eventually, is_alive, read_frames, run_shim, skip};
 use brig_shim_protocol::attach::AttachRequest;
 use brig_shim_protocol::metrics::{v1, v2};
+use brig_shim_protocol::options::RuncOptions;
 use brig_shim_protocol::task::{self, method};
 use brig_shim_protocol::ttrpc::Code;
-use brig_shim_protocol::types::{Empty, Status};
+use brig_shim_protocol::types::{Any, Empty, RuntimeInfo, Status};
+use prost::Message as _;
 use serde_json::json;
 
 #[test]
@@ -312,9 +315,27 @@ fn commands_that_ask_for_information_answer() {
         |flag: &str| std::process::Command::new(crate::support::SHIM).arg(flag).output().unwrap();
     let version = String::from_utf8(run("-v").stdout).unwrap();
     assert!(version.contains("Version:"));
-    let info = run("-info").stdout;
-    let info = <brig_shim_protocol::types::RuntimeInfo as prost::Message>::decode(&*info).unwrap();
-    assert_eq!(info.name, "io.containerd.brig.v1");
+    let info = |options: Option<&RuncOptions>| {
+        let mut command = std::process::Command::new(crate::support::SHIM);
+        let mut child =
+            command.arg("-info").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let input = options.map(|options| Any::pack(options).encode_to_vec()).unwrap_or_default();
+        child.stdin.take().unwrap().write_all(&input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        RuntimeInfo::decode(&*output.stdout).unwrap()
+    };
+    let ours = info(None);
+    assert_eq!((&*ours.name, ours.options), ("io.containerd.brig.v1", None));
+    let features = ours.features.unwrap();
+    assert!(features.type_url.ends_with("/runtime-spec/1/features/Features"));
+    let told: serde_json::Value = serde_json::from_slice(&features.value).unwrap();
+    assert!(told["ociVersionMax"].is_string() && told["linux"]["namespaces"].is_array(), "{told}");
+    // Another runtime speaks for itself, and one that cannot is not made to.
+    let options = RuncOptions { binary_name: "true".into(), ..RuncOptions::default() };
+    let theirs = info(Some(&options));
+    assert_eq!(theirs.options.unwrap().unpack::<RuncOptions>().unwrap(), options);
+    assert_eq!(theirs.features, None);
     let failed = run("-colour");
     assert!(!failed.status.success());
     assert!(String::from_utf8(failed.stderr).unwrap().contains("-colour"));
