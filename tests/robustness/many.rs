@@ -10,6 +10,7 @@ use support::engine::Setup;
 
 use crate::lab::Lab;
 use crate::soak;
+use crate::supervision::shim_of;
 
 /// At work side by side.
 const WORKERS: usize = 8;
@@ -28,6 +29,10 @@ fn many_containers_start_are_listed_outlive_brigd_and_go() {
     let full = Holdings::of(&lab);
     let each = full.descriptors.saturating_sub(idle.descriptors) as f64 / count as f64;
     println!("{count} containers: brigd holds {each:.1} descriptors each; {idle:?}, then {full:?}");
+    println!(
+        "the shims' memory: {} KiB each (PSS, median; of this build)",
+        shim_memory(&lab, count)
+    );
     // A connection to the shim and a hold on its process; threads are for calls under way, not for containers.
     assert!(each <= 2.1, "{each:.1} descriptors for each container");
     assert!(full.threads <= 64, "{} threads", full.threads);
@@ -73,6 +78,19 @@ fn running(lab: &Lab) -> BTreeMap<String, i64> {
     let names = listed.as_array().unwrap().iter().map(|it| it["Names"][0].as_str().unwrap());
     let names = names.map(|name| name.trim_start_matches('/').to_owned());
     names.map(|name| (name.clone(), lab.pid(&name))).collect()
+}
+
+/// The median of the shims' proportional memory in KiB.
+fn shim_memory(lab: &Lab, count: usize) -> u64 {
+    let memory = |number: usize| -> u64 {
+        let rollup = format!("/proc/{}/smaps_rollup", shim_of(lab, &name(number)));
+        let text = std::fs::read_to_string(rollup).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let mut each: Vec<u64> = (0..count.min(100)).map(memory).collect();
+    each.sort_unstable();
+    each[each.len() / 2]
 }
 
 /// What brigd holds.
