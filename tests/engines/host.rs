@@ -50,6 +50,14 @@ pub(crate) struct Host {
     daemons: Vec<Child>,
 }
 
+/// The CRIU that `cargo xtask test` unpacks, where it works on this kernel.
+pub(crate) fn criu() -> Option<PathBuf> {
+    let built = std::path::absolute(program(OURS[0])).unwrap();
+    let criu = built.ancestors().nth(2)?.join("criu/bin/criu");
+    let check = Command::new(&criu).arg("check").output();
+    check.is_ok_and(|output| output.status.success()).then_some(criu)
+}
+
 impl Host {
     /// A host, unless a program it needs is missing here; a `SKIPPED` line then says so.
     pub(crate) fn start(test: &str, needed: &[&str]) -> Option<Self> {
@@ -76,6 +84,9 @@ impl Host {
         for name in OURS {
             let built = std::path::absolute(program(name)).unwrap();
             std::os::unix::fs::symlink(built, bin.join(name)).unwrap();
+        }
+        if let Some(criu) = criu() {
+            std::os::unix::fs::symlink(criu, bin.join("criu")).unwrap();
         }
         pack_busybox(&directory.path().join("busybox.tar"));
         let holder = Holder::start(

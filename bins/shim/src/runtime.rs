@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use brig_runtime::cgroup::{Cgroup, Hierarchies};
 use brig_runtime::{
-    Console, Container, ContainerId, CreateOptions, ErrorKind, ExecOptions, KillScope, RootfsMount,
-    Runtime, Stdio,
+    CheckpointOptions, Console, Container, ContainerId, CreateOptions, CriuOptions, ErrorKind,
+    ExecOptions, KillScope, RootfsMount, Runtime, Stdio,
 };
 use brig_shim_protocol::bundle;
 use brig_shim_protocol::options::ProcessDetails;
@@ -192,6 +192,26 @@ pub(crate) fn exec(settings: &Settings, id: &str, process: &[u8], ends: Vec<Owne
         let has_console = exec.console.is_some();
         let reply = Reply { pid: exec.pid.unsigned_abs(), has_console, ..Reply::default() };
         Ok((reply, exec.console.into_iter().collect()))
+    })
+}
+
+/// Saves a container, by the CRIU in the search path.
+pub(crate) fn checkpoint(settings: &Settings, id: &str, options: CheckpointOptions) -> Outcome {
+    empty(|| {
+        if External::of(settings, id).is_some() {
+            let message = "checkpoints by another runtime are not supported by this shim";
+            return Err(Status::new(Code::Unimplemented, message));
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut places = std::env::split_paths(&path).filter(|place| place.is_absolute());
+        let criu = places.find_map(|place| Some(place.join("criu")).filter(|file| file.is_file()));
+        let Some(program) = criu else {
+            let message = "criu is not in PATH: install it to save containers";
+            return Err(Status::new(Code::FailedPrecondition, message));
+        };
+        let criu = CriuOptions { program, ..options.criu };
+        let options = CheckpointOptions { criu, ..options };
+        settings.container(id)?.checkpoint(&options).map_err(|error| status(&error))
     })
 }
 

@@ -252,3 +252,22 @@ impl Named for TaskResumed {
 impl Event for TaskResumed {
     const TOPIC: &'static str = "/tasks/resumed";
 }
+
+/// A container was saved.
+#[derive(Clone, PartialEq, Message)]
+pub struct TaskCheckpointed {
+    /// Container id.
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    /// Image directory.
+    #[prost(string, tag = "2")]
+    pub checkpoint: String,
+}
+
+impl Named for TaskCheckpointed {
+    const TYPE_URL: &'static str = "containerd.events.TaskCheckpointed";
+}
+
+impl Event for TaskCheckpointed {
+    const TOPIC: &'static str = "/tasks/checkpointed";
+}

@@ -147,6 +147,42 @@ impl Named for RuncOptions {
     const TYPE_URL: &'static str = "containerd.runc.v1.Options";
 }
 
+/// `containerd.runc.v1.CheckpointOptions`: how to save a container.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CheckpointOptions {
+    /// End the container when it is saved.
+    #[prost(bool, tag = "1")]
+    pub exit: bool,
+    /// Save established TCP connections.
+    #[prost(bool, tag = "2")]
+    pub open_tcp: bool,
+    /// Allow Unix sockets that are connected to the outside.
+    #[prost(bool, tag = "3")]
+    pub external_unix_sockets: bool,
+    /// Allow a session and a terminal of the outside.
+    #[prost(bool, tag = "4")]
+    pub terminal: bool,
+    /// Save file locks.
+    #[prost(bool, tag = "5")]
+    pub file_locks: bool,
+    /// Namespaces whose properties are not saved.
+    #[prost(string, repeated, tag = "6")]
+    pub empty_namespaces: Vec<String>,
+    /// What of cgroups is saved.
+    #[prost(string, tag = "7")]
+    pub cgroups_mode: String,
+    /// Image directory, where the request names none.
+    #[prost(string, tag = "8")]
+    pub image_path: String,
+    /// Directory of the log.
+    #[prost(string, tag = "9")]
+    pub work_path: String,
+}
+
+impl Named for CheckpointOptions {
+    const TYPE_URL: &'static str = "containerd.runc.v1.CheckpointOptions";
+}
+
 /// `containerd.runc.v1.ProcessDetails`: the exec id of a process in `PidsResponse`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ProcessDetails {

@@ -256,7 +256,7 @@ pub struct PidsResponse {
     pub processes: Vec<ProcessInfo>,
 }
 
-/// Checkpoint (not served).
+/// Save a container.
 #[derive(Clone, PartialEq, Message)]
 pub struct CheckpointTaskRequest {
     /// Container id.

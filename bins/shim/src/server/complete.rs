@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use brig_shim_protocol::events::{
-    TaskCreate, TaskDelete, TaskExecStarted, TaskOom, TaskPaused, TaskResumed, TaskStart,
+    TaskCheckpointed, TaskCreate, TaskDelete, TaskExecStarted, TaskOom, TaskPaused, TaskResumed,
+    TaskStart,
 };
 use brig_shim_protocol::task::{CreateTaskResponse, DeleteResponse, StartResponse};
 use brig_shim_protocol::ttrpc::{Code, Status};
@@ -28,6 +29,8 @@ pub(super) enum Completion {
     Delete { id: String, responder: Responder },
     /// A container was frozen or thawed.
     Freeze { id: String, paused: bool, responder: Option<Responder> },
+    /// A container was saved.
+    Checkpoint { id: String, path: String, responder: Responder },
     /// The answer is the caller's.
     Reply(Responder),
     /// What had to be done before an end is announced was done.
@@ -60,6 +63,13 @@ impl Shim {
             },
             Completion::Freeze { id, paused, responder } => {
                 self.frozen(id, paused, responder, &reply);
+            }
+            Completion::Checkpoint { id, path, responder } => {
+                let answer = failure(&reply).map_or(Ok(reply.payload), Err);
+                if answer.is_ok() {
+                    self.publish(&TaskCheckpointed { container_id: id, checkpoint: path });
+                }
+                self.respond(responder, answer);
             }
             Completion::Reply(responder) => {
                 let answer = failure(&reply).map_or(Ok(reply.payload), Err);

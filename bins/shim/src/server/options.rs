@@ -1,6 +1,12 @@
 //! What Create's options ask for: brigd's own message, or the one that containerd's clients send for runc's shim.
 
-use brig_shim_protocol::options::{LogOptions, Options, RuncOptions};
+use std::path::PathBuf;
+
+use brig_runtime::{CheckpointOptions, CriuOptions};
+use brig_shim_protocol::options::{
+    CheckpointOptions as RuncCheckpoint, LogOptions, Options, RuncOptions,
+};
+use brig_shim_protocol::task::CheckpointTaskRequest;
 use brig_shim_protocol::ttrpc::{Code, Status};
 use brig_shim_protocol::types::Any;
 
@@ -67,7 +73,54 @@ impl Shim {
     }
 }
 
-/// Checkpoints are not supported, and neither is a task API that somebody else serves.
+/// The same options, as containerd's clients send them to runtimes that they do not know.
+const FORMER_CHECKPOINT: &str = "containerd.linux.runc.CheckpointOptions";
+
+/// How a container is to be saved.
+pub(super) fn checkpoint_options(
+    request: &CheckpointTaskRequest,
+) -> Result<CheckpointOptions, Status> {
+    let asked = match &request.options {
+        Some(any) if any.is::<RuncCheckpoint>() || any.type_url == FORMER_CHECKPOINT => {
+            <RuncCheckpoint as prost::Message>::decode(&*any.value)
+                .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?
+        }
+        Some(any) if !any.type_url.is_empty() => {
+            let message = format!("options of type {} are not understood", any.type_url);
+            return Err(Status::new(Code::InvalidArgument, message));
+        }
+        _ => RuncCheckpoint::default(),
+    };
+    let unsupported = |message| Err(Status::new(Code::Unimplemented, message));
+    if let Some(name) = asked.empty_namespaces.iter().find(|name| *name != "network") {
+        return unsupported(format!("empty namespace {name} is not supported: only network"));
+    }
+    if matches!(&*asked.cgroups_mode, "full" | "strict") {
+        let mode = &asked.cgroups_mode;
+        return unsupported(format!("cgroups mode {mode} is not supported: soft or ignore"));
+    }
+    let images = if request.path.is_empty() { asked.image_path } else { request.path.clone() };
+    if images.is_empty() {
+        let message = "a directory for the images of the checkpoint is missing";
+        return Err(Status::new(Code::InvalidArgument, message));
+    }
+    Ok(CheckpointOptions {
+        criu: CriuOptions {
+            program: PathBuf::new(),
+            images: images.into(),
+            work: Some(asked.work_path).filter(|path| !path.is_empty()).map(PathBuf::from),
+            tcp_established: asked.open_tcp,
+            external_unix_sockets: asked.external_unix_sockets,
+            shell_job: asked.terminal,
+            file_locks: asked.file_locks,
+            auto_dedup: false,
+        },
+        leave_running: !asked.exit,
+        ..CheckpointOptions::default()
+    })
+}
+
+/// CRIU is looked for in the search path, its images come with a request, and nobody else serves the task API.
 fn refuse(options: &RuncOptions) -> Result<(), Status> {
     let refused = [
         ("criu_path", &options.criu_path),

@@ -13,6 +13,7 @@ use prost::Message;
 use rustix::termios::Winsize;
 
 use super::complete::Completion;
+use super::options::checkpoint_options;
 use super::{Container, PROCESSES_MAX, Responder, Shim};
 use crate::logger;
 use crate::operation::{Outcome, Reply, Task, Work};
@@ -70,9 +71,7 @@ impl Shim {
             method::STATS => self.stats(decode(payload)?, responder),
             method::CONNECT => self.connect(&decode(payload)?),
             method::SHUTDOWN => Ok(self.shutdown(&decode(payload)?)),
-            method::CHECKPOINT => {
-                Err(Status::new(Code::Unimplemented, "checkpoints are not supported by this shim"))
-            }
+            method::CHECKPOINT => self.checkpoint(decode(payload)?, responder),
             other => Err(Status::new(Code::Unimplemented, format!("unknown method {other}"))),
         }
     }
@@ -261,6 +260,17 @@ impl Shim {
         });
         let completion = Completion::Freeze { id: id.to_owned(), paused, responder };
         self.submit(Task { work, keep: Vec::new(), completion });
+    }
+
+    fn checkpoint(&mut self, request: task::CheckpointTaskRequest, responder: Responder) -> Answer {
+        let settings = self.container(&request.id)?.settings.clone();
+        let options = checkpoint_options(&request)?;
+        let (id, path) = (request.id, options.criu.images.display().to_string());
+        let name = id.clone();
+        let work: Work = Box::new(move |_| runtime::checkpoint(&settings, &name, options));
+        let completion = Completion::Checkpoint { id, path, responder };
+        self.submit(Task { work, keep: Vec::new(), completion });
+        Ok(None)
     }
 
     fn kill(&mut self, request: task::KillRequest, responder: Responder) -> Answer {

@@ -1,6 +1,5 @@
 //! Saving a container by CRIU.
 
-use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -313,14 +312,14 @@ fn joined(spec: &Spec, kind: LinuxNamespaceType, name: &str, pid: i32) -> Result
 
 /// The places of mounts that come from outside: bind mounts, masks of files, nodes of devices, and cgroups where they are
 /// bound. Whoever restores the container puts its own there.
-fn external_mounts(spec: &Spec, pid: i32) -> Result<BTreeSet<PathBuf>> {
+fn external_mounts(spec: &Spec, pid: i32) -> Result<Vec<PathBuf>> {
     let linux = linux(spec)?;
     let entries = mount_table::of(pid)?;
     let path = format!("/proc/{pid}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&path, flags, Mode::empty())
         .map_err(|errno| Error::system(format!("open {path}"), errno))?;
-    let mut places = BTreeSet::new();
+    let mut places = Vec::new();
     let mut bound = Vec::new();
     for mount in spec.mounts().iter().flatten().filter(|mount| is_bind(mount)) {
         bound.push(mounts::target(mount.destination())?);
@@ -353,6 +352,8 @@ fn external_mounts(spec: &Spec, pid: i32) -> Result<BTreeSet<PathBuf>> {
         let cgroups = entries.iter().filter(|entry| entry.kind.starts_with("cgroup"));
         places.extend(cgroups.map(|entry| entry.point.clone()));
     }
+    places.sort_unstable();
+    places.dedup();
     Ok(places)
 }
 
@@ -375,7 +376,7 @@ fn about(path: &str, name: &str) -> Option<u64> {
 
 /// What the standard descriptors of init are: as CRIU calls those that come from outside, and otherwise as the kernel does.
 fn standard_descriptors(pid: i32) -> Result<Vec<String>> {
-    let inside: BTreeSet<u64> = mount_table::of(pid)?.iter().map(|entry| entry.id).collect();
+    let inside: Vec<u64> = mount_table::of(pid)?.iter().map(|entry| entry.id).collect();
     let name = |number: u8| {
         let path = format!("/proc/{pid}/fd/{number}");
         let Ok(target) = std::fs::read_link(&path) else { return String::new() };

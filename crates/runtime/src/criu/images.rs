@@ -157,8 +157,8 @@ pub(crate) fn write_descriptors(directory: BorrowedFd<'_>, names: &[String]) -> 
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, DESCRIPTORS, flags, Mode::RUSR | Mode::WUSR)
         .map_err(|errno| failed(errno.into()))?;
-    let bytes = serde_json::to_vec(names).map_err(|source| failed(source.into()))?;
-    std::io::Write::write_all(&mut std::fs::File::from(file), &bytes).map_err(failed)
+    let text = serde_json::Value::from(names).to_string();
+    std::io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes()).map_err(failed)
 }
 
 /// What the standard descriptors of a saved process were, those that can be replaced: `pipe:[INODE]` or
@@ -169,18 +169,19 @@ pub(crate) fn descriptors(directory: BorrowedFd<'_>) -> Result<[Option<String>; 
         return Err(Error::new(ErrorKind::NotFound, text)
             .with_advice("the directory holds no finished checkpoint of a container"));
     };
-    let names: Vec<String> = serde_json::from_slice(&bytes).map_err(|error| {
+    let names: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| {
         Error::new(ErrorKind::Integrity, format!("parse {DESCRIPTORS}")).with_source(error)
     })?;
-    let known = |name: &String| {
+    let names = names.as_array().into_iter().flatten();
+    let known = |name: &&str| {
         let inside = |start: &str| {
             let inside = name.strip_prefix(start)?.strip_suffix(']')?;
             Some(inside.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':'))
         };
         inside("pipe:[").or_else(|| inside("file[")) == Some(true)
     };
-    let mut names = names.into_iter();
-    Ok([(); 3].map(|()| names.next().filter(known)))
+    let mut names = names.map(|name| name.as_str().unwrap_or_default());
+    Ok([(); 3].map(|()| names.next().filter(known).map(ToOwned::to_owned)))
 }
 
 /// Checks that every chain of filters in the images ends in the one of the configuration: a restored process that has a
