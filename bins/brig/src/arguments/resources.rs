@@ -7,6 +7,7 @@ use brig_engine_api::models::{
 };
 use brig_engine_api::restart::{ON_UNHEALTHY, Restarting};
 use clap::Args;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
 use super::size;
 
@@ -55,11 +56,34 @@ pub(crate) struct ResourceOptions {
     pub(crate) blkio_weight: Option<u16>,
     /// When to restart: no, always, unless-stopped, on-failure[:N], or on-unhealthy[:N], which restarts on failure and
     /// when the health check finds it unhealthy
-    #[arg(long, value_name = "POLICY", value_parser = restart_policy)]
+    #[arg(long, value_name = "POLICY", value_parser = RestartParser, hide_possible_values = true)]
     pub(crate) restart: Option<Restarting<RestartPolicy>>,
 }
 
-/// Parses `--restart`.
+/// Parses `--restart`, and tells completions its words.
+#[derive(Debug, Clone, Copy)]
+struct RestartParser;
+
+impl TypedValueParser for RestartParser {
+    type Value = Restarting<RestartPolicy>;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        let parser = StringValueParser::new().try_map(|text| restart_policy(&text));
+        parser.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = ["no", "always", "unless-stopped", "on-failure", ON_UNHEALTHY];
+        Some(Box::new(words.into_iter().map(PossibleValue::new)))
+    }
+}
+
+/// Parses a restart policy.
 pub(crate) fn restart_policy(text: &str) -> Result<Restarting<RestartPolicy>> {
     let (name, count) =
         text.split_once(':').map_or((text, None), |(name, count)| (name, Some(count)));
