@@ -1,7 +1,7 @@
 //! How long images take to come and to go: pull, removal, load and push, and what memory a pull takes.
 //!
 //! Every contestant has a registry of its own over the same files, on loopback in its own network namespace. Before each
-//! measurement the machine's disks are synced, so that nobody pays for what another has left in memory.
+//! measurement the filesystem of their files (`TMPDIR`) is synced, so that nobody pays for what another has left in memory.
 
 mod corpus;
 mod peer;
@@ -118,9 +118,11 @@ fn pull_and_remove(kind: Kind, rounds: usize, peers: &[Peer<'_>]) -> Result<Vec<
     for round in 0..=rounds {
         for (at, peer) in peers.iter().enumerate() {
             let context = || format!("{}, round {round} of {}", peer.name, kind.title());
-            let before = peer.overhead().with_context(context)?;
+            // Once is enough, and slow where files are many.
+            let is_last = round == rounds;
+            let before = if is_last { peer.overhead().with_context(context)? } else { 0.0 };
             let pull = peer.pull(name).with_context(context)?;
-            if round == rounds {
+            if is_last {
                 overhead.push(at, peer.overhead().with_context(context)? - before);
             }
             let (command, all) = peer.remove(name).with_context(context)?;

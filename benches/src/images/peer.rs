@@ -46,6 +46,13 @@ impl Store {
     fn new(whole: PathBuf, unpacked: &str) -> Self {
         Self { unpacked: whole.join(unpacked), whole }
     }
+
+    /// Brings the filesystem to disk. All stores are on the same one.
+    fn settle(&self) -> Result<()> {
+        let place = self.whole.parent().unwrap_or(&self.whole);
+        let directory = fs::File::open(place).context("open the place of an engine")?;
+        rustix::fs::syncfs(&directory).context("sync the filesystem of an engine")
+    }
 }
 
 /// What a pull came to.
@@ -97,7 +104,7 @@ impl<'a> Peer<'a> {
 
     pub(crate) fn pull(&self, name: &str) -> Result<Pull> {
         let before = self.daemon.map(reset_peak).transpose()?;
-        rustix::fs::sync();
+        self.store.settle()?;
         let mut command = self.words("pull", &["--quiet", &self.registries.source.image(name)]);
         let milliseconds = milliseconds(&mut command)?;
         let peak = self.daemon.map(|pid| memory_kib(pid, "VmHWM")).transpose()?;
@@ -107,7 +114,7 @@ impl<'a> Peer<'a> {
 
     /// What the engine has on disk beside unpacked layers, in MiB.
     pub(crate) fn overhead(&self) -> Result<f64> {
-        rustix::fs::sync();
+        self.store.settle()?;
         let taken = |path: &Path| {
             allocated(path).with_context(|| format!("measure what {} takes", path.display()))
         };
@@ -116,7 +123,7 @@ impl<'a> Peer<'a> {
     }
 
     pub(crate) fn load(&self, archive: &Path) -> Result<f64> {
-        rustix::fs::sync();
+        self.store.settle()?;
         let mut command = self.words("load", &["--quiet", "--input"]);
         milliseconds(command.arg(archive))
     }
@@ -126,7 +133,7 @@ impl<'a> Peer<'a> {
         let image = self.registries.target.image(name);
         self.registries.target.empty()?;
         quiet(&mut self.words("tag", &[&self.registries.source.image(name), &image]))?;
-        rustix::fs::sync();
+        self.store.settle()?;
         let taken = milliseconds(&mut self.words("push", &["--quiet", &image]))?;
         quiet(&mut self.words("rmi", &[&image]))?;
         Ok(taken)
@@ -134,7 +141,7 @@ impl<'a> Peer<'a> {
 
     /// Removes an image: how long the command takes, and how long until all is deleted.
     pub(crate) fn remove(&self, name: &str) -> Result<(f64, f64)> {
-        rustix::fs::sync();
+        self.store.settle()?;
         let start = Instant::now();
         let command = milliseconds(&mut self.words("rmi", &[&self.registries.source.image(name)]))?;
         while self.is_deleting()? {
@@ -155,18 +162,22 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// Bytes that a directory takes with all that is below it, but for what is mounted there.
+/// Bytes that a directory takes with all that is below it, but for what is mounted there. What goes away meanwhile (an
+/// engine tidies up when it likes) takes nothing.
 fn allocated(directory: &Path) -> io::Result<u64> {
     let here = directory.symlink_metadata()?;
     let mut bytes = here.blocks() * 512;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let metadata = entry.metadata()?;
-        if metadata.dev() != here.dev() {
-            continue;
+        let taken = entry.metadata().and_then(|metadata| match metadata.is_dir() {
+            _ if metadata.dev() != here.dev() => Ok(0),
+            true => allocated(&entry.path()),
+            false => Ok(metadata.blocks() * 512),
+        });
+        match taken {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            taken => bytes += taken?,
         }
-        bytes +=
-            if metadata.is_dir() { allocated(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(bytes)
 }
