@@ -23,7 +23,6 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     ("--empty-ns network", "accepted for compatibility: network devices are not saved"),
     ("--auto-dedup", "leave out memory that earlier images have"),
-    ("--lazy-pages", "not supported: memory is restored before the processes run"),
 ];
 
 pub(super) const COMMAND: Command = Command {
@@ -39,7 +38,6 @@ pub(super) const COMMAND: Command = Command {
             ("--tcp-skip-in-flight", "drop TCP connections that are not established yet"),
             ("--link-remap", "give files without name one for the time being"),
             ("--page-server ADDRESS:PORT", "send the memory to a `criu page-server`"),
-            ("--status-fd FD", "not supported: belongs to --lazy-pages"),
         ],
     ],
     run,
@@ -58,11 +56,7 @@ fn run(global: &Global, parser: &mut Parser) -> anyhow::Result<u8> {
             Arg::Long("page-server") => {
                 options.page_server = Some(page_server(&parser.value()?.string()?)?);
             }
-            Arg::Long("status-fd") => {
-                bail!(
-                    "--status-fd is not supported: it belongs to --lazy-pages, which is not either"
-                )
-            }
+            Arg::Long("status-fd") => bail!("--status-fd is not supported, nor is --lazy-pages"),
             Arg::Long(name) => {
                 let name = name.to_owned();
                 shared(&mut options.criu, &name, parser)?;
@@ -93,10 +87,9 @@ pub(super) fn shared(
         "auto-dedup" => options.auto_dedup = switch(parser)?,
         "manage-cgroups-mode" => match parser.value()?.string()?.as_str() {
             "" | "soft" | "ignore" => {}
-            mode @ ("full" | "strict") => bail!(
-                "--manage-cgroups-mode {mode} is not supported: cgroups are made from the configuration, \
-                 never from the images"
-            ),
+            mode @ ("full" | "strict") => {
+                bail!("--manage-cgroups-mode {mode} is not supported: soft or ignore")
+            }
             mode => bail!("unknown value {mode:?} of --manage-cgroups-mode: soft or ignore"),
         },
         "empty-ns" => match parser.value()?.string()?.as_str() {
@@ -105,7 +98,7 @@ pub(super) fn shared(
         },
         "lazy-pages" => {
             if switch(parser)? {
-                bail!("--lazy-pages is not supported: memory is restored before the processes run");
+                bail!("--lazy-pages is not supported");
             }
         }
         name => return Err(Arg::Long(name).unexpected().into()),

@@ -27,8 +27,6 @@ pub(super) const COMMAND: Command = Command {
                 "apparmor or selinux, and the label instead of the bundle's",
             ),
             ("--lsm-mount-context CONTEXT", "the SELinux context of mounts that have one"),
-            ("--no-pivot", "not supported: CRIU enters the root"),
-            ("--preserve-fds N", "not supported: processes have what they were saved with"),
             ("--no-subreaper", "accepted for compatibility"),
         ],
     ],

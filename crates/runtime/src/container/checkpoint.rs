@@ -214,7 +214,7 @@ impl Container {
         let request = self.dump_request(state, options, images.as_fd(), work)?;
         let launch = Launch::default();
         let criu = Criu::prepare(&options.criu.program, &launch, None)?;
-        let asked = criu.ask(&request, |_, _| Ok(()));
+        let asked = criu.ask(&request, &mut |_, _| Ok(()));
         asked.map(drop).map_err(|error| {
             let error = with_log(error, work, LOG);
             if was_empty {
@@ -289,7 +289,7 @@ fn check_parent(images: &Path, parent: &Path) -> Result<()> {
 fn check_tracking(program: &Path) -> Result<()> {
     let launch = Launch::default();
     let criu = Criu::prepare(program, &launch, None)?;
-    let answer = criu.ask(&rpc::ask_for_memory_tracking(), |_, _| Ok(()))?;
+    let answer = criu.ask(&rpc::ask_for_memory_tracking(), &mut |_, _| Ok(()))?;
     if answer.tracks_memory {
         return Ok(());
     }
@@ -336,24 +336,22 @@ fn external_mounts(spec: &Spec, pid: i32) -> Result<Vec<PathBuf>> {
         // The mask of a directory is a filesystem of its own, which is saved with the container.
         let own = |kind: &str| matches!(kind, "proc" | "sysfs" | "tmpfs");
         let masked = linux.masked_paths().iter().flatten();
-        places.extend(
-            entry
-                .filter(|entry| {
-                    let is_mask = masked.clone().any(|path| Path::new(path) == entry.point);
-                    entry.point != Path::new("/")
-                        && !(is_mask && own(&entry.kind))
-                        && absolute(&place).ends_with(entry.point.file_name().unwrap_or_default())
-                })
-                .map(|entry| entry.point.clone()),
-        );
+        let outside = |entry: &&mount_table::Entry| {
+            let is_mask = masked.clone().any(|path| Path::new(path) == entry.point);
+            entry.point != Path::new("/")
+                && !(is_mask && own(&entry.kind))
+                && absolute(&place).ends_with(entry.point.file_name().unwrap_or_default())
+                && !places.contains(&entry.point)
+        };
+        if let Some(entry) = entry.filter(outside) {
+            places.push(entry.point.clone());
+        }
     }
     let own_cgroups = linux.namespaces().iter().flatten();
     if !own_cgroups.into_iter().any(|own| own.typ() == LinuxNamespaceType::Cgroup) {
         let cgroups = entries.iter().filter(|entry| entry.kind.starts_with("cgroup"));
         places.extend(cgroups.map(|entry| entry.point.clone()));
     }
-    places.sort_unstable();
-    places.dedup();
     Ok(places)
 }
 

@@ -191,8 +191,8 @@ impl Making<'_> {
             master: None,
             refused: false,
         };
-        let asked =
-            criu.ask(&request, |response, fds| watch.notice(&response.script, response.pid, fds));
+        let asked = criu
+            .ask(&request, &mut |response, fds| watch.notice(&response.script, response.pid, fds));
         let (master, refused) = (watch.master.take(), watch.refused);
         drop(criu);
         let pid = asked.and_then(|response| response.restored.ok_or_else(parent::silent)).map_err(

@@ -197,15 +197,12 @@ pub(crate) fn check_seccomp(directory: BorrowedFd<'_>, program: &Program) -> Res
     let bytes = read(directory, SECCOMP, SECCOMP_MAX)?.ok_or_else(refused)?;
     // Two magic numbers, a length, and one message.
     let message = bytes.get(12..).ok_or_else(refused)?;
-    let expected: Vec<u8> = program
-        .instructions()
-        .iter()
-        .flat_map(|one| {
-            let [code, constant] =
-                [one.code.to_ne_bytes().to_vec(), one.constant.to_ne_bytes().to_vec()];
-            [code, vec![one.jump_true, one.jump_false], constant].concat()
-        })
-        .collect();
+    let mut expected = Vec::new();
+    for one in program.instructions() {
+        expected.extend_from_slice(&one.code.to_ne_bytes());
+        expected.extend_from_slice(&[one.jump_true, one.jump_false]);
+        expected.extend_from_slice(&one.constant.to_ne_bytes());
+    }
     for field in Fields(message) {
         let (1, Value::Bytes(filter)) = field? else { continue };
         let (mut code, mut has_next) = (None, false);
@@ -224,7 +221,7 @@ pub(crate) fn check_seccomp(directory: BorrowedFd<'_>, program: &Program) -> Res
 }
 
 /// Whether a message of CRIU may be a reason: what is missing on every machine without the right to raise limits is none.
-pub(crate) fn is_telling(message: &str) -> bool {
+fn is_telling(message: &str) -> bool {
     !message.contains("Can't setup RLIMIT_NOFILE")
 }
 

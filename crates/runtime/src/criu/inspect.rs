@@ -3,7 +3,7 @@
 //! Its processes exist but have not run yet when this is asked. What is found to be more than the configuration gives
 //! ends the restore; that it is less, as of a program that has given up privileges, is as it was saved.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -212,11 +212,12 @@ impl Expected<'_> {
                 }
                 _ => true,
             });
-        let named =
-            |paths: &[std::ffi::CString]| paths.iter().any(|path| absolute(path) == entry.point);
-        let device = self.rootfs.devices.iter().any(|device| {
-            Path::new(std::ffi::OsStr::from_bytes(device.host.to_bytes())) == entry.point
-        });
+        let named = |paths: &[CString]| paths.iter().any(|path| is_at(path, &entry.point));
+        let device = self
+            .rootfs
+            .devices
+            .iter()
+            .any(|device| device.host.to_bytes() == entry.point.as_os_str().as_bytes());
         let console = entry.point == Path::new("/dev/console") && entry.kind == "devpts";
         let proc = entry.kind == "proc" || entry.kind == "sysfs";
         let known = entry.point == Path::new("/")
@@ -259,9 +260,9 @@ fn is_read_only(found: &OwnedFd) -> bool {
     rustix::fs::fstatvfs(found).is_ok_and(|about| about.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// A path of the configuration, as the container sees it.
-fn absolute(path: &CStr) -> PathBuf {
-    Path::new("/").join(std::ffi::OsStr::from_bytes(path.to_bytes()))
+/// Whether a path of the configuration is this one, as the container sees it.
+fn is_at(path: &CStr, point: &Path) -> bool {
+    point.as_os_str().as_bytes().strip_prefix(b"/") == Some(path.to_bytes())
 }
 
 /// Whether what a step wants is there, with at least its restrictions.
@@ -302,7 +303,7 @@ fn check_step(
     let identity =
         |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
     let own = tree.get().and_then(identity);
-    let path = std::ffi::CString::new(place.as_os_str().as_bytes()).map_err(|_| missing())?;
+    let path = CString::new(place.as_os_str().as_bytes()).map_err(|_| missing())?;
     let found = target::find(root, &path).and_then(|found| identity(found.as_fd()));
     match (own, found) {
         (Ok(own), Ok(found)) if own == found => Ok(()),

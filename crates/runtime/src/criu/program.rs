@@ -109,7 +109,7 @@ impl<'a> Criu<'a> {
     pub(crate) fn ask(
         &self,
         request: &[u8],
-        mut notice: impl FnMut(&Response, Vec<OwnedFd>) -> Result<()>,
+        notice: &mut dyn FnMut(&Response, Vec<OwnedFd>) -> Result<()>,
     ) -> Result<Response> {
         self.channel.go()?;
         let gone = || match self.channel.receive_sent() {
@@ -151,16 +151,12 @@ fn checked(response: Response) -> Result<Response> {
     if response.success {
         return Ok(response);
     }
-    let text = "criu failed";
-    let message = response.message.filter(|message| super::images::is_telling(message));
-    let error = match (message, response.errno) {
-        (Some(message), _) => Error::new(ErrorKind::Io, format!("{text}: {}", message.trim())),
-        (None, 0) => Error::new(ErrorKind::Io, text),
-        (None, errno) => {
-            Error::system(text, std::io::Error::from_raw_os_error(errno.saturating_abs()))
-        }
-    };
-    Err(error)
+    // In words it is in the log.
+    let errno = std::io::Error::from_raw_os_error(response.errno.saturating_abs());
+    Err(match response.errno {
+        0 => Error::new(ErrorKind::Io, "criu failed"),
+        _ => Error::system("criu failed", errno),
+    })
 }
 
 impl Drop for Criu<'_> {

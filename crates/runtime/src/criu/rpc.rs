@@ -127,7 +127,6 @@ pub(crate) struct Response {
     pub(crate) pid: Option<i32>,
     /// The error number, where it has one.
     pub(crate) errno: i32,
-    pub(crate) message: Option<String>,
     /// Of a check of features.
     pub(crate) tracks_memory: bool,
 }
@@ -155,9 +154,6 @@ impl Response {
                 (7, Value::Number(errno)) => response.errno = i32::try_from(errno).unwrap_or(0),
                 (8, Value::Bytes(features)) => {
                     response.tracks_memory = pid_of(features, 1)? == Some(1);
-                }
-                (9, Value::Bytes(text)) => {
-                    response.message = Some(String::from_utf8_lossy(text).into_owned());
                 }
                 _ => {}
             }
