@@ -99,6 +99,7 @@ fn registries_that_are_not_there_are_named() {
     refused(engine.both(&["pull", &name]), REFUSED, &words);
     rustix::net::shutdown(&plain, rustix::net::Shutdown::Both).unwrap();
     answering.join().unwrap();
+    let _ = engine.on_host(&["ip", "link", "del", "other"]).success();
     assert_eq!(engine.docker(&["ps", "-aq"]).success(), "");
     nothing_kept(&engine, &before);
 }

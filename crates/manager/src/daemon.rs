@@ -89,7 +89,7 @@ fn make_directories(config: &Config) -> Result<()> {
     for directory in [&config.root, &config.state] {
         make_directory(directory)?;
     }
-    for directory in ["containers", "netns", "runtime"] {
+    for directory in ["containers", "netns", "runtime", "subpaths"] {
         make_directory(&config.state.join(directory))?;
     }
     make_directory(&config.root.join("containers"))

@@ -43,6 +43,13 @@ impl Holdings {
         Self(found)
     }
 
+    /// Lets the parent of the cgroups stay, which is made with the first of them and is the test's own to remove.
+    pub(crate) fn with_parent_of_cgroups(mut self, mark: &Mark) -> Self {
+        self.0
+            .extend(places(&mark.cgroup).iter().map(|place| format!("cgroup {}", place.display())));
+        self
+    }
+
     /// What `later` has and this has not.
     pub(crate) fn grown(&self, later: &Self) -> Vec<String> {
         later.0.difference(&self.0).cloned().collect()

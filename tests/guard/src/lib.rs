@@ -8,7 +8,7 @@
 //! | mount | those with the directory in their line, here and in the holder's mount namespace |
 //! | network namespace | those bound beneath the directory, and those of marked processes |
 //! | link, nft rule | all of the holder's network namespace, which is the test's own |
-//! | cgroup | those of the name, and beneath, in every hierarchy |
+//! | cgroup | those beneath the name in every hierarchy, and at the end those of the name too |
 //! | process | those whose command, environment, working directory, cgroup or namespace carries the mark, and, once no guarded test of the program runs, all that descend from it |
 //! | descriptor | those of this process that lead beneath the directory, and, once no guarded test of the program runs, all of this process |
 //! | file | names beneath the directories that the test says must come back to what they were |
@@ -64,7 +64,7 @@ impl Guard {
     /// beneath `files`. That may stay; what comes later may not.
     pub fn prepared(&mut self, holder: Option<u32>, files: Vec<PathBuf>) {
         (self.mark.holder, self.mark.files) = (holder, files);
-        self.before = Holdings::look(&self.mark);
+        self.before = Holdings::look(&self.mark).with_parent_of_cgroups(&self.mark);
     }
 
     /// What is there and was not when the test was [`prepared`](Self::prepared), a line each. It gets a while to go.

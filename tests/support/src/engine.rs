@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use brig_guard::Guard;
 use tempfile::TempDir;
 
 pub use crate::api::Answer;
@@ -102,6 +103,8 @@ pub struct Engine {
     holder: Holder,
     daemon: Child,
     setup: Setup,
+    /// The last to go: it looks at what the others have left.
+    guard: Guard,
 }
 
 impl Engine {
@@ -146,6 +149,7 @@ impl Engine {
     fn launch(test: &str, setup: Setup) -> Self {
         let directory = tempfile::Builder::new().prefix("brig-engine-").tempdir().unwrap();
         let name = format!("brig-test-{}-{test}", std::process::id());
+        let guard = Guard::new(directory.path(), &name);
         let config = format!("cgroup-parent = \"/{name}\"\n{}", setup.config);
         fs::write(directory.path().join("config.toml"), config).unwrap();
         let mut hold = Command::new("unshare");
@@ -154,8 +158,10 @@ impl Engine {
             mount_root(&directory.path().join("root"), holder.id(), size);
         }
         let daemon = spawn_daemon(directory.path(), holder.id(), &setup);
-        let engine = Self { directory, name, holder, daemon, setup };
+        let holder_id = holder.id();
+        let mut engine = Self { directory, name, holder, daemon, setup, guard };
         engine.wait_until_it_listens();
+        engine.guard.prepared(Some(holder_id), vec![engine.path("state")]);
         engine
     }
 
@@ -372,35 +378,6 @@ impl Engine {
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("brigd.log")).unwrap_or_default()
     }
-
-    /// What an engine without containers must not have any more.
-    fn leaks(&self) -> Vec<String> {
-        let mut leaks = Vec::new();
-        let directory = self.directory.path().to_string_lossy().into_owned();
-        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
-            let shim = command.contains("containerd-shim-brig") && command.contains(&directory);
-            if shim && process.file_name() != self.daemon.id().to_string().as_str() {
-                leaks.push(format!("process {}", command.replace('\0', " ")));
-            }
-        }
-        let mounts = self.on_host(&["cat", "/proc/self/mountinfo"]);
-        let own = format!(" {} ", self.path("root").display());
-        let left = |line: &&str| line.contains(&directory) && !line.contains(&own);
-        leaks.extend(mounts.stdout.lines().filter(left).map(str::to_owned));
-        let links = self.on_host(&["ip", "-o", "link"]).stdout;
-        leaks.extend(links.lines().filter(|line| line.contains("veth")).map(str::to_owned));
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let parent = hierarchy.path().join(&self.name);
-            let children = fs::read_dir(&parent).into_iter().flatten().flatten();
-            leaks.extend(
-                children
-                    .filter(|entry| entry.path().is_dir())
-                    .map(|entry| entry.path().display().to_string()),
-            );
-        }
-        leaks
-    }
 }
 
 impl Drop for Engine {
@@ -409,18 +386,21 @@ impl Drop for Engine {
         for id in containers.split_whitespace() {
             let _ = self.docker(&["rm", "--force", "--volumes", id]);
         }
-        let leaks = self.leaks();
+        let _ = self.docker(&["network", "prune", "--force"]);
         let log = self.log();
         self.terminate();
         let _ = self.daemon.wait();
+        let failed = std::thread::panicking();
+        let mut left = if failed { Vec::new() } else { self.guard.left() };
         self.holder.release();
         // The parent of the containers' cgroups is the configuration's, so it is ours to remove.
         cgroups::remove(&self.name);
-        if std::thread::panicking() {
+        if failed {
             eprintln!("brigd's log:\n{log}");
-        } else {
-            assert!(leaks.is_empty(), "left behind: {leaks:#?}\nbrigd's log:\n{log}");
+            return;
         }
+        left.extend(self.guard.left_at_the_end());
+        assert!(left.is_empty(), "left behind: {left:#?}\nbrigd's log:\n{log}");
     }
 }
 

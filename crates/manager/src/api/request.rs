@@ -25,8 +25,9 @@ use crate::{ByteStream, Error, ErrorKind};
 /// Largest JSON body, in bytes. Create requests with thousands of mounts stay far below it.
 pub(super) const MAX_JSON: usize = 16 * 1024 * 1024;
 
-/// How much of a body that nobody wants is read, in bytes, and for how long. Go's servers read as much.
-const MAX_DISCARDED: usize = 256 * 1024;
+/// How much of a body that nobody wants is read, in bytes, and for how long. A client that is cut off while it sends may
+/// never look for the answer, and archives are large: Go's servers stop at 256 KiB, and their clients lose the reason.
+const MAX_DISCARDED: usize = 1024 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The query parameters of an endpoint.
