@@ -45,9 +45,10 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(app): State<App>,
     Params(query): Params<query::CreateContainer>,
-    Json(body): Json<Restarting<ContainerCreateBody>>,
+    Json(Restarting { body, on_unhealthy }): Json<Restarting<ContainerCreateBody>>,
 ) -> Answer {
-    let request = CreateContainer { name: query.name, platform: query.platform, body };
+    let query::CreateContainer { name, platform } = query;
+    let request = CreateContainer { name, platform, body, on_unhealthy };
     let created = complete(async move { app.engine.containers.create(request).await }).await?;
     Ok(json_response(StatusCode::CREATED, &created))
 }

@@ -10,7 +10,6 @@ pub(crate) use mounts::shortest_path;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brig_engine_api::restart::Restarting;
 use brig_images::Image;
 use brig_storage::Tree;
 
@@ -52,7 +51,7 @@ async fn create_named(
     id: String,
     name: String,
 ) -> Result<ContainerCreateResponse> {
-    let CreateContainer { platform, body: Restarting { body, on_unhealthy }, .. } = request;
+    let CreateContainer { platform, body, on_unhealthy, .. } = request;
     let reference = body.image.clone().unwrap_or_default();
     if reference.is_empty() {
         return Err(Error::invalid("no image was named"));

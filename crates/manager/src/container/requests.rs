@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use brig_engine_api::restart::Restarting;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -19,7 +18,9 @@ pub struct CreateContainer {
     /// `os/arch[/variant]` of the image to use.
     pub platform: Option<String>,
     /// The body.
-    pub body: Restarting<ContainerCreateBody>,
+    pub body: ContainerCreateBody,
+    /// Its restart policy, which reads `on-failure`, is `on-unhealthy`.
+    pub on_unhealthy: bool,
 }
 
 /// Whether a call changed anything, or found the object as asked for.
