@@ -84,3 +84,38 @@ fn containers_outlive_a_daemon_that_is_killed_and_one_that_is_stopped() {
         assert_eq!(*line, format!("line {number}"));
     }
 }
+
+#[test]
+fn a_clock_that_jumps_ten_years_disturbs_nothing() {
+    let Some(_engine) = Engine::turn("a_clock_that_jumps") else { return };
+    let check = ["--health-cmd", "echo checked >>/tmp/checks", "--health-interval", "1s"];
+    let words = [&["run", "-d", "--name", "steady"][..], &check, &["busybox", "sleep", "1000"]];
+    let _ = brig(&words.concat()).success();
+    let before = pid("steady");
+    let images = brig(&["images", "--quiet", "--no-trunc"]).success();
+    // Back where it was in the end.
+    for (number, jump) in ["+10 years", "-10 years", "-10 years", "+10 years"].iter().enumerate() {
+        let _ = run(Command::new("date").args(["--set", jump])).success();
+        let checks = || -> usize {
+            brig(&["exec", "steady", "wc", "-l", "/tmp/checks"])
+                .success()
+                .split(' ')
+                .next()
+                .and_then(|count| count.parse().ok())
+                .unwrap_or_default()
+        };
+        let sofar = checks();
+        eventually("two more checks", || (checks() >= sofar + 2).then_some(()));
+        let name = format!("failing-{number}");
+        let words = ["run", "-d", "--name", &name, "--restart", "on-failure:2", "busybox", "false"];
+        let _ = brig(&words).success();
+        eventually("two restarts", || {
+            let state = brig(&["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", &name]);
+            (state.success() == "2 exited").then_some(())
+        });
+        assert_eq!(pid("steady"), before);
+        assert_eq!(brig(&["images", "--quiet", "--no-trunc"]).success(), images);
+    }
+    let health = brig(&["inspect", "-f", "{{.State.Health.Status}}", "steady"]).success();
+    assert_eq!(health, "healthy");
+}
